@@ -1,0 +1,224 @@
+//! Model files: which tensors they hold, where each lies, and how a range of one becomes f32.
+//!
+//! A checkpoint is one or more files, each sniffed by content, never by name: safetensors ([`safetensors`]), or the
+//! zip archive that `torch.save` writes ([`torch`], over [`archive`] and [`pickle`]). Opening reads headers only;
+//! weights are read later, tensor by tensor and strip by strip, through [`Source::read_at`].
+//!
+//! Every file is untrusted: each length, offset and count is checked, as `u64`, against the file's real size before
+//! memory is reserved for it.
+//!
+//! Not responsible for which tensors a model needs, nor for the packed form that its weights take.
+//!
+//! A new format is one file with a `tensors(&dyn Source) -> Result<Vec<TensorInfo>>`, one [`sniff::Format`] and one
+//! arm in [`Checkpoint::open`]; dtypes that are not plain floats widen [`DType`] and [`Checkpoint::read_f32`].
+
+mod convert;
+mod safetensors;
+mod sniff;
+mod source;
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fmt;
+use std::ops::Range;
+
+use crate::{Error, Result};
+use sniff::Format;
+
+#[cfg(not(target_arch = "wasm32"))]
+pub use source::FileSource;
+pub use source::{BytesSource, Source};
+
+/// Elements read and converted at a time, 1 MiB as f32: what is converted was just read, so it is still in the cache.
+const STRIP: usize = 256 * 1024;
+
+/// More dimensions than any weight has.
+const MAX_RANK: usize = 16;
+
+/// How the elements of a stored tensor are encoded, always little-endian.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DType {
+    /// IEEE 754 single precision.
+    F32,
+    /// IEEE 754 half precision.
+    F16,
+    /// The upper half of an f32.
+    BF16,
+    /// Anything else, under its safetensors name (`I64`, `BOOL`, ...): listed, but not readable as f32.
+    Other(String),
+}
+
+impl DType {
+    fn from_name(name: &str) -> Self {
+        match name {
+            "F32" => Self::F32,
+            "F16" => Self::F16,
+            "BF16" => Self::BF16,
+            other => Self::Other(other.into()),
+        }
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::F32 => "F32",
+            Self::F16 => "F16",
+            Self::BF16 => "BF16",
+            Self::Other(name) => name,
+        })
+    }
+}
+
+/// What a checkpoint's headers say about one tensor. The elements lie contiguous, row-major, in one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Dotted path, as the file has it.
+    pub name: String,
+    /// Encoding of the elements.
+    pub dtype: DType,
+    /// Extent of each dimension, outermost first; empty for a scalar.
+    pub shape: Vec<usize>,
+    /// Where the elements lie in their file.
+    range: Range<u64>,
+    /// Index of that file in [`Checkpoint::files`].
+    file: usize,
+}
+
+impl TensorInfo {
+    /// Number of elements: the product of [`TensorInfo::shape`].
+    pub fn elements(&self) -> u64 {
+        self.shape.iter().map(|&extent| extent as u64).product()
+    }
+
+    /// Bytes that the elements take in the file.
+    pub fn bytes(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+}
+
+/// The tensors of one checkpoint, over all of its files.
+pub struct Checkpoint {
+    files: Vec<Box<dyn Source>>,
+    tensors: BTreeMap<String, TensorInfo>,
+}
+
+impl Checkpoint {
+    /// Reads the headers of `files`, the shards of one checkpoint (often a single one), and checks them.
+    ///
+    /// # Errors
+    /// [`Error::MissingFile`] without any file; [`Error::File`] where one is not a checkpoint, is truncated, lies
+    /// about its content, asks for a function to be called, or holds a tensor that another one holds too;
+    /// [`Error::Read`] and [`Error::Memory`] where bytes or room for a header cannot be had.
+    pub fn open(files: Vec<Box<dyn Source>>) -> Result<Self> {
+        if files.is_empty() {
+            let problem = "no file with weights; a checkpoint needs model.safetensors or pytorch_model.bin";
+            return Err(Error::MissingFile(problem.into()));
+        }
+        let mut tensors = BTreeMap::<String, TensorInfo>::new();
+        for (file, source) in files.iter().enumerate() {
+            let found = match sniff::format(&**source)? {
+                Format::Safetensors => safetensors::tensors(&**source)?,
+            };
+            for tensor in found {
+                match tensors.entry(tensor.name.clone()) {
+                    Entry::Vacant(vacant) => _ = vacant.insert(TensorInfo { file, ..tensor }),
+                    Entry::Occupied(first) => {
+                        let problem = if first.get().file == file {
+                            format!("the tensor `{}` appears twice", tensor.name)
+                        } else {
+                            let first = files[first.get().file].name();
+                            format!(
+                                "the tensor `{}` is also in {first}; give one copy of the weights",
+                                tensor.name
+                            )
+                        };
+                        return Err(Error::file(source.name(), problem));
+                    }
+                }
+            }
+        }
+        Ok(Self { files, tensors })
+    }
+
+    /// The tensor called `name`.
+    pub fn get(&self, name: &str) -> Option<&TensorInfo> {
+        self.tensors.get(name)
+    }
+
+    /// The names of all tensors, sorted.
+    pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// All tensors, sorted by name.
+    pub fn tensors(&self) -> impl ExactSizeIterator<Item = &TensorInfo> {
+        self.tensors.values()
+    }
+
+    /// Bytes of all tensors as stored; elements that two tensors share count twice.
+    pub fn bytes(&self) -> u64 {
+        self.tensors.values().map(TensorInfo::bytes).sum()
+    }
+
+    /// Reads the elements `[start_element, start_element + out.len())` of `tensor`, in row-major order, as f32.
+    ///
+    /// Exact: every f16 and bf16 is an f32. The file's bytes are read into the end of `out` and converted in place, in
+    /// strips of 1 MiB, so no other memory is needed.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] for a dtype that is not a float of 16 or 32 bits; [`Error::Read`] where the bytes cannot be
+    /// had, with `out` left in an unspecified state.
+    ///
+    /// # Panics
+    /// Where the range passes the end of the tensor, or `tensor` comes from another checkpoint.
+    pub fn read_f32(&self, tensor: &TensorInfo, start_element: u64, out: &mut [f32]) -> Result<()> {
+        let (width, to_f32): (usize, fn(&mut [f32])) = match &tensor.dtype {
+            DType::F32 => (4, convert::f32_in_place),
+            DType::F16 => (2, convert::f16_in_place),
+            DType::BF16 => (2, convert::bf16_in_place),
+            DType::Other(found) => {
+                return Err(Error::Tensor {
+                    name: tensor.name.clone(),
+                    expected: "F32, F16 or BF16".into(),
+                    found: found.clone(),
+                });
+            }
+        };
+        let elements = tensor.elements();
+        assert!(
+            start_element.checked_add(out.len() as u64).is_some_and(|end| end <= elements),
+            "`{}`: {} elements asked for at {start_element}, but it has {elements}",
+            tensor.name,
+            out.len(),
+        );
+        let source = &*self.files[tensor.file];
+        let mut offset = tensor.range.start + start_element * width as u64;
+        for strip in out.chunks_mut(STRIP) {
+            source.read_at(offset, convert::raw_bytes(strip, width))?;
+            to_f32(strip);
+            offset += (strip.len() * width) as u64;
+        }
+        Ok(())
+    }
+}
+
+/// A shape as this machine counts, and its number of elements, or what is wrong with it.
+fn checked_shape(
+    extents: impl ExactSizeIterator<Item = u64>,
+) -> std::result::Result<(Vec<usize>, u64), String> {
+    if extents.len() > MAX_RANK {
+        return Err(format!("has {} dimensions; expected at most {MAX_RANK}", extents.len()));
+    }
+    let mut shape = Vec::with_capacity(extents.len());
+    let mut elements = 1u64;
+    for extent in extents {
+        let known = usize::try_from(extent).ok().zip(elements.checked_mul(extent));
+        let Some((extent, product)) = known else {
+            return Err("has more elements than this machine can address".into());
+        };
+        shape.push(extent);
+        elements = product;
+    }
+    Ok((shape, elements))
+}
