@@ -1,0 +1,138 @@
+//! `cargo xtask test`: every check and test, in the order in which a mistake shows soonest.
+
+use crate::report::{Report, Tally};
+use crate::{browsers, command, project, site, tools, wasm};
+use anyhow::{Result, bail};
+use std::process::Command;
+
+/// The steps that run on any machine with Rust and Node.js.
+pub(crate) const STEPS_WITHOUT_BROWSER: [&str; 7] =
+    ["fmt", "clippy", "doc", "native", "deny", "types", "engine"];
+const STEPS_IN_BROWSERS: [&str; 2] = ["wasm", "browser"];
+
+/// Runs all steps, or the ones named; whether nothing failed.
+pub(crate) fn run(install: bool, steps: &[String]) -> Result<bool> {
+    let known = || STEPS_WITHOUT_BROWSER.iter().chain(&STEPS_IN_BROWSERS);
+    if let Some(unknown) = steps.iter().find(|step| !known().any(|known| known == step)) {
+        bail!("no such step: {unknown}; there are {}", known().copied().collect::<Vec<_>>().join(" "));
+    }
+    let wanted = |step: &str| steps.is_empty() || steps.iter().any(|wanted| wanted == step);
+    if STEPS_IN_BROWSERS.iter().any(|step| wanted(step)) {
+        browsers::require(install)?;
+    }
+
+    let mut report = Report::default();
+    if wanted("fmt") {
+        report.step("fmt", || {
+            tools::rust_component("rustfmt", "rustfmt")?;
+            check(cargo(&["fmt", "--all", "--check"])?)
+        });
+    }
+    if wanted("clippy") {
+        tools::rust_component("clippy", "cargo-clippy")?;
+        report.step("clippy, native", || {
+            check(cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-Dwarnings"])?)
+        });
+        for variant in wasm::Variant::ALL {
+            report.step(&format!("clippy, {}", variant.name()), || {
+                let mut clippy = wasm_cargo(variant, "clippy")?;
+                clippy.args(["--lib", "--tests", "--", "-Dwarnings"]);
+                check(clippy)
+            });
+        }
+    }
+    if wanted("doc") {
+        report.step("rustdoc, native", || {
+            let mut doc = cargo(&["doc", "--locked", "--workspace", "--no-deps"])?;
+            doc.env("RUSTDOCFLAGS", "-Dwarnings");
+            check(doc)
+        });
+        report.step("rustdoc, wasm", || {
+            let mut doc = wasm_cargo(wasm::Variant::Relaxed, "doc")?;
+            doc.args(["--no-deps"]).env("RUSTDOCFLAGS", "-Dwarnings");
+            check(doc)
+        });
+    }
+    if wanted("native") {
+        report
+            .step("tests, native", || count(cargo(&["test", "--locked", "--workspace", "--no-fail-fast"])?));
+    }
+    if wanted("deny") {
+        report.step("cargo deny", || {
+            tools::install(&[tools::cargo_deny()])?;
+            check(cargo(&["deny", "--locked", "check", "licenses", "bans", "sources"])?)
+        });
+    }
+    if wanted("types") {
+        report.step("types of www/ (tsc)", || check(npm_script("types")?));
+    }
+    if wanted("engine") {
+        report.step("engine.js over a loopback port", || count(npm_script("engine")?));
+    }
+    if wanted("wasm") {
+        for variant in wasm::Variant::ALL {
+            for browser in ["chrome", "firefox"] {
+                let name = format!("wasm tests, {}, {browser}", variant.name());
+                report.step(&name, || count(wasm_tests(variant, browser)?));
+            }
+        }
+    }
+    if wanted("browser") {
+        report.step("the site builds", || site::assemble(&site::default_folder()).map(|()| Tally::one(true)));
+        report.step("the site in browsers", || {
+            tools::install(&[tools::geckodriver()])?;
+            count(browser_tests()?)
+        });
+    }
+    Ok(report.close())
+}
+
+/// A step that is one command and one check.
+fn check(command: Command) -> Result<Tally> {
+    Ok(Tally::one(command::watch(command)?.0))
+}
+
+/// A step whose command is a test runner.
+fn count(command: Command) -> Result<Tally> {
+    let (success, output) = command::watch(command)?;
+    Ok(Tally::of(success, &output))
+}
+
+fn cargo(arguments: &[&str]) -> Result<Command> {
+    let mut cargo = command::cargo()?;
+    cargo.args(arguments);
+    Ok(cargo)
+}
+
+/// A cargo command over the crate as one of the two wasm builds sees it.
+fn wasm_cargo(variant: wasm::Variant, subcommand: &str) -> Result<Command> {
+    tools::wasm_target()?;
+    let mut cargo =
+        cargo(&[subcommand, "--locked", "--package", "vitrine", "--target", "wasm32-unknown-unknown"])?;
+    cargo.args(variant.cargo_options()).env("CARGO_TARGET_DIR", variant.target_folder());
+    command::without_rust_flags(&mut cargo);
+    Ok(cargo)
+}
+
+/// The crate's tests in a dedicated worker of a real browser, through wasm-pack.
+fn wasm_tests(variant: wasm::Variant, browser: &str) -> Result<Command> {
+    tools::wasm_target()?;
+    tools::install(&[tools::wasm_pack(), tools::wasm_bindgen()?, tools::geckodriver()])?;
+    let mut wasm_pack = command::program("wasm-pack")?;
+    wasm_pack.args(["test", "--headless", &format!("--{browser}"), "crate"]);
+    // Documentation tests run natively; in wasm they would only be compiled once more.
+    wasm_pack.args(["--locked", "--lib", "--test", "*"]).args(variant.cargo_options());
+    wasm_pack.env("CARGO_TARGET_DIR", variant.target_folder());
+    wasm_pack.env("WASM_BINDGEN_TEST_TIMEOUT", wasm::TEST_TIMEOUT_SECONDS.to_string());
+    command::without_rust_flags(&mut wasm_pack);
+    Ok(wasm_pack)
+}
+
+/// A script of tests/package.json.
+fn npm_script(name: &str) -> Result<Command> {
+    tools::node_packages("tests")?;
+    let mut npm = command::program("npm")?;
+    npm.args(["run", "--prefix", "tests", "--silent", name])
+        .env("VITRINE_SITE", project::path("target/site"));
+    Ok(npm)
+}

@@ -1,0 +1,138 @@
+//! The programs that the builds and tests need, installed under `target/tools` and in `node_modules`.
+
+use crate::{command, project};
+use anyhow::{Context, Result, bail};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+/// A program that `cargo install` builds.
+pub(crate) struct Tool {
+    /// Crate name.
+    package: &'static str,
+    /// The program that must exist afterwards.
+    program: &'static str,
+    version: String,
+    /// Another version found on PATH does as well.
+    any_version: bool,
+}
+
+/// Runs cargo, wasm-bindgen and the browsers' tests in the right order.
+pub(crate) fn wasm_pack() -> Tool {
+    Tool { package: "wasm-pack", program: "wasm-pack", version: "0.15.1".into(), any_version: false }
+}
+
+/// The glue generator and the test runner; its version must be the library's to the digit.
+pub(crate) fn wasm_bindgen() -> Result<Tool> {
+    let version = project::locked_version("wasm-bindgen")?;
+    Ok(Tool { package: "wasm-bindgen-cli", program: "wasm-bindgen", version, any_version: false })
+}
+
+/// Drives Firefox.
+pub(crate) fn geckodriver() -> Tool {
+    Tool { package: "geckodriver", program: "geckodriver", version: "0.37.1".into(), any_version: true }
+}
+
+/// Checks licences, duplicates and sources of the dependencies.
+pub(crate) fn cargo_deny() -> Tool {
+    Tool { package: "cargo-deny", program: "cargo-deny", version: "0.20.2".into(), any_version: true }
+}
+
+/// Installs those of `tools` that are missing.
+pub(crate) fn install(tools: &[Tool]) -> Result<()> {
+    let missing: Vec<&Tool> = tools.iter().filter(|tool| !tool.exists()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    eprintln!("Installing under target/tools (some minutes, once):");
+    // One build folder for all of them: they share many dependencies.
+    let build = project::path("target/tools/build");
+    for tool in missing {
+        tool.install(&build)?;
+    }
+    fs::remove_dir_all(&build).with_context(|| format!("removing {}", build.display()))
+}
+
+impl Tool {
+    /// Whether the program is there, in the version asked for.
+    fn exists(&self) -> bool {
+        let Some(path) = project::find_program(&[self.program]) else { return false };
+        let Ok(said) = command::capture(Command::new(path).arg("--version")) else { return false };
+        self.any_version || said.split_whitespace().nth(1) == Some(&self.version)
+    }
+
+    /// Builds the program with the versions of its lock file; where a registry no longer serves one of those
+    /// (a yanked release), with the newest that fit.
+    fn install(&self, build: &Path) -> Result<()> {
+        if command::run(&mut self.cargo_install(build, true)?).is_ok() {
+            return Ok(());
+        }
+        eprintln!("Its own lock file did not build; trying once more without it.");
+        command::run(&mut self.cargo_install(build, false)?)
+            .with_context(|| format!("installing {}", self.package))
+    }
+
+    fn cargo_install(&self, build: &Path, locked: bool) -> Result<Command> {
+        let mut cargo = command::cargo()?;
+        cargo.args([
+            "install",
+            self.package,
+            "--version",
+            &format!("={}", self.version),
+            "--force",
+            "--quiet",
+        ]);
+        cargo.arg("--root").arg(project::path("target/tools")).env("CARGO_TARGET_DIR", build);
+        // Lightly optimised: these programs run for seconds, and a full build of them takes twice the minutes.
+        for (name, value) in [("OPT_LEVEL", "1"), ("LTO", "off"), ("CODEGEN_UNITS", "16"), ("DEBUG", "0")] {
+            cargo.env(format!("CARGO_PROFILE_RELEASE_{name}"), value);
+        }
+        command::without_rust_flags(&mut cargo);
+        if locked {
+            cargo.arg("--locked");
+        }
+        Ok(cargo)
+    }
+}
+
+/// Makes sure that rustc can build for wasm32.
+pub(crate) fn wasm_target() -> Result<()> {
+    const TARGET: &str = "wasm32-unknown-unknown";
+    let library =
+        command::capture(command::program("rustc")?.args(["--print", "target-libdir", "--target", TARGET]))?;
+    if Path::new(library.trim()).is_dir() {
+        return Ok(());
+    }
+    command::run(command::program("rustup")?.args(["target", "add", TARGET])).context(
+        "the Rust standard library for wasm32-unknown-unknown is missing, and rustup could not add it",
+    )
+}
+
+/// Makes sure that a component of the toolchain, such as `clippy`, is there.
+pub(crate) fn rust_component(component: &str, program: &str) -> Result<()> {
+    if command::capture(command::program(program)?.arg("--version")).is_ok() {
+        return Ok(());
+    }
+    command::run(command::program("rustup")?.args(["component", "add", component]))
+}
+
+/// Makes sure that `folder/node_modules` is what the lock file there says: wasm-opt for the builds in `xtask`,
+/// TypeScript and the browsers' client in `tests`.
+pub(crate) fn node_packages(folder: &str) -> Result<()> {
+    let version = command::capture(command::program("node")?.arg("--version"))
+        .context("Node.js is missing: install version 20 or newer (https://nodejs.org)")?;
+    let major =
+        version.trim().trim_start_matches('v').split('.').next().and_then(|major| major.parse::<u32>().ok());
+    if major.is_none_or(|major| major < 20) {
+        bail!("Node.js {} is too old: install version 20 or newer (https://nodejs.org)", version.trim());
+    }
+    let changed =
+        |file: &str| fs::metadata(project::path(folder).join(file)).and_then(|metadata| metadata.modified());
+    let wanted =
+        changed("package-lock.json").with_context(|| format!("{folder}/package-lock.json is missing"))?;
+    // npm writes this file at the end of an installation.
+    if changed("node_modules/.package-lock.json").is_ok_and(|installed| installed >= wanted) {
+        return Ok(());
+    }
+    command::run(command::program("npm")?.args(["ci", "--prefix", folder, "--no-audit", "--no-fund"]))
+}
