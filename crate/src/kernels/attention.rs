@@ -1,0 +1,277 @@
+//! Fused causal attention over a paged KV cache, written once for every instruction set.
+//!
+//! ```text
+//! for head
+//!     for tile of queries
+//!         scores[r][p] = scale q[r] · key[p]         the loops of `panels`: k = head_dim, n = positions
+//!         weights[r]   = exp(scores[r] - max)        over the positions that query r sees
+//!         sums[r][d]   = Σ_p weights[r][p] value[p][d]   the same loops: k = positions, n = head_dim
+//!         out[r]       = sums[r] / Σ weights[r]
+//! ```
+//!
+//! Queries of a tile see different positions: those that all of them see go through the tile, the few after them through
+//! the row loop, so no query ever touches a position that it must not see, and every sum keeps its order.
+
+use super::panels::{TILE, row, tile};
+use super::vector::exponentials;
+use super::{Entry, Lanes, PAGE, PANEL};
+use crate::error::{Error, Result};
+
+/// [`PAGE`] positions of the KV cache of one layer, for a range of heads.
+///
+/// Keys are panels of positions, values panels of head dimensions, both as [the packed weights](super) are:
+///
+/// ```text
+/// keys    [heads][PAGE / PANEL][head_dim] entries: dimension d of 16 positions
+/// values  [heads][ceil(head_dim / PANEL)][PAGE] entries: 16 dimensions of position p, padded with zeros
+/// ```
+#[derive(Debug)]
+pub struct Page {
+    heads: usize,
+    head_dim: usize,
+    keys: Box<[Entry]>,
+    values: Box<[Entry]>,
+}
+
+impl Page {
+    /// A page of zeros.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] if the allocator refuses.
+    pub fn new(heads: usize, head_dim: usize) -> Result<Self> {
+        let keys = zeros(heads * head_dim * (PAGE / PANEL))?;
+        let values = zeros(heads * head_dim.div_ceil(PANEL) * PAGE)?;
+        Ok(Self { heads, head_dim, keys, values })
+    }
+
+    /// Bytes that a page of this shape takes.
+    pub fn bytes(heads: usize, head_dim: usize) -> u64 {
+        let entries = heads as u64 * (head_dim * (PAGE / PANEL) + head_dim.div_ceil(PANEL) * PAGE) as u64;
+        entries * size_of::<Entry>() as u64
+    }
+
+    /// Writes the key and the value (`[heads * head_dim]` each) of the position at `slot` of this page.
+    ///
+    /// # Panics
+    /// If `slot` is not below [`PAGE`], or a row has another length.
+    pub fn write(&mut self, slot: usize, key: &[f32], value: &[f32]) {
+        let (heads, head_dim) = (self.heads, self.head_dim);
+        assert!(slot < PAGE, "slot {slot} of a page of {PAGE}");
+        assert!(
+            key.len() == heads * head_dim && value.len() == key.len(),
+            "{heads} heads of {head_dim}: key of {}, value of {}",
+            key.len(),
+            value.len()
+        );
+        if head_dim == 0 {
+            return;
+        }
+        let (panel, lane) = (slot / PANEL, slot % PANEL);
+        let keys = self.keys.chunks_exact_mut(head_dim * (PAGE / PANEL));
+        for (keys, key) in keys.zip(key.chunks_exact(head_dim)) {
+            for (entry, key) in keys[panel * head_dim..].iter_mut().zip(key) {
+                entry[lane] = *key;
+            }
+        }
+        let values = self.values.chunks_exact_mut(head_dim.div_ceil(PANEL) * PAGE);
+        for (values, value) in values.zip(value.chunks_exact(head_dim)) {
+            for (panel, value) in values.chunks_exact_mut(PAGE).zip(value.chunks(PANEL)) {
+                panel[slot][..value.len()].copy_from_slice(value);
+            }
+        }
+    }
+
+    /// The keys of 16 positions: `[head_dim]` entries.
+    #[inline(always)]
+    fn keys(&self, head: usize, panel: usize) -> &[Entry] {
+        &self.keys[(head * (PAGE / PANEL) + panel) * self.head_dim..][..self.head_dim]
+    }
+
+    /// The values of 16 dimensions: `[PAGE]` entries.
+    #[inline(always)]
+    fn values(&self, head: usize, panel: usize) -> &[Entry] {
+        &self.values[(head * self.head_dim.div_ceil(PANEL) + panel) * PAGE..][..PAGE]
+    }
+}
+
+fn zeros(entries: usize) -> Result<Box<[Entry]>> {
+    let mut buffer = Vec::new();
+    buffer.try_reserve_exact(entries).map_err(|_| {
+        Error::Memory(format!("a page of the KV cache needs {} bytes", entries * size_of::<Entry>()))
+    })?;
+    buffer.resize(entries, [0.0; PANEL]);
+    Ok(buffer.into_boxed_slice())
+}
+
+/// The shape of one call of [`attention`](super::VectorKernel::attention).
+///
+/// Query `i` is `q[i * query_stride ..][.. heads * head_dim]`, so the rows of a fused `qkv` can be passed as they are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AttentionShape {
+    /// Heads in `q`, in every page and in `out`: all of the layer's, or a range of them.
+    pub heads: usize,
+    /// Elements of a head; any number.
+    pub head_dim: usize,
+    /// Queries, `m`.
+    pub queries: usize,
+    /// Positions before the first query: query `i` sees positions `0..=past + i`.
+    pub past: usize,
+    /// Factor on the scores, `1 / √head_dim` as a rule.
+    pub scale: f32,
+    /// Elements from one query to the next.
+    pub query_stride: usize,
+}
+
+impl AttentionShape {
+    /// Elements of scratch memory that a call of this shape takes.
+    pub fn scratch_len(&self) -> usize {
+        let sums = self.head_dim.div_ceil(PANEL) * PANEL;
+        TILE * (self.head_dim + self.scores_stride() + PAGE + sums)
+    }
+
+    /// Scores of one query: the positions, rounded up to a whole panel.
+    fn scores_stride(&self) -> usize {
+        (self.past + self.queries).next_multiple_of(PANEL)
+    }
+}
+
+/// See [`attention`](super::VectorKernel::attention).
+#[inline(always)]
+pub(super) fn attention<L: Lanes>(
+    lanes: L,
+    shape: &AttentionShape,
+    q: &[f32],
+    pages: &[Page],
+    out: &mut [f32],
+    scratch: &mut Vec<f32>,
+) {
+    let AttentionShape { heads, head_dim, queries, past, scale, query_stride } = *shape;
+    let hidden = heads * head_dim;
+    assert!(out.len() == queries * hidden, "{queries} queries of {hidden}: {} outputs", out.len());
+    if out.is_empty() {
+        return;
+    }
+    assert!(q.len() >= (queries - 1) * query_stride + hidden, "{shape:?}: only {} query elements", q.len());
+    assert!(pages.len() * PAGE >= past + queries, "{shape:?}: only {} pages", pages.len());
+    for page in pages {
+        assert!(
+            page.heads == heads && page.head_dim == head_dim,
+            "{shape:?}: a page of {} heads of {}",
+            page.heads,
+            page.head_dim
+        );
+    }
+    let stride = shape.scores_stride();
+    scratch.clear();
+    scratch.resize(shape.scratch_len(), 0.0);
+    let (scaled, rest) = scratch.split_at_mut(TILE * head_dim);
+    let (scores, rest) = rest.split_at_mut(TILE * stride);
+    let (packed, sums) = rest.split_at_mut(TILE * PAGE);
+    let (scaled, packed) = (scaled.as_chunks_mut().0, packed.as_chunks_mut().0);
+    let sums = sums.as_chunks_mut().0.as_chunks_mut().0;
+
+    for head in 0..heads {
+        for first in (0..queries).step_by(TILE) {
+            let rows = TILE.min(queries - first);
+            let tile = Queries { lanes, pages, head, rows, common: past + first + 1, stride };
+            let query = |r: usize| &q[(first + r) * query_stride + head * head_dim..][..head_dim];
+            tile.scale(query, scale, scaled);
+            tile.score(scaled, scores);
+            let mut factors = [0.0; TILE];
+            for (r, scores) in scores.chunks_exact_mut(stride).take(rows).enumerate() {
+                factors[r] = 1.0 / exponentials(lanes, &mut scores[..tile.common + r]);
+            }
+            tile.weigh(scores, packed, sums);
+            for (r, factor) in factors.iter().take(rows).enumerate() {
+                let out = &mut out[(first + r) * hidden + head * head_dim..][..head_dim];
+                for (out, sums) in out.chunks_mut(PANEL).zip(sums.iter()) {
+                    for (out, sum) in out.iter_mut().zip(&sums[r]) {
+                        *out = sum * factor;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Up to [`TILE`] neighbouring queries of one head.
+struct Queries<'a, L> {
+    lanes: L,
+    pages: &'a [Page],
+    head: usize,
+    /// Queries in this tile; 1 takes the row loop.
+    rows: usize,
+    /// Positions that every query of the tile sees; query `r` sees `r` more.
+    common: usize,
+    /// Elements from the scores of one query to those of the next.
+    stride: usize,
+}
+
+impl<'a, L: Lanes> Queries<'a, L> {
+    /// `q * scale`: `[head_dim][TILE]`, or `[head_dim]` for a single query.
+    #[inline(always)]
+    fn scale(&self, query: impl Fn(usize) -> &'a [f32], scale: f32, scaled: &mut [[f32; TILE]]) {
+        if self.rows == 1 {
+            for (scaled, q) in scaled.as_flattened_mut().iter_mut().zip(query(0)) {
+                *scaled = q * scale;
+            }
+            return;
+        }
+        for r in 0..self.rows {
+            for (scaled, q) in scaled.iter_mut().zip(query(r)) {
+                scaled[r] = q * scale;
+            }
+        }
+    }
+
+    /// `scores[r][p]` of whole panels of positions; those that query `r` must not see are left over, and never used.
+    #[inline(always)]
+    fn score(&self, scaled: &[[f32; TILE]], scores: &mut [f32]) {
+        let panels = (self.common + self.rows - 1).div_ceil(PANEL);
+        for panel in 0..panels {
+            let keys = self.pages[panel / (PAGE / PANEL)].keys(self.head, panel % (PAGE / PANEL));
+            let mut sums = [[0.0; PANEL]; TILE];
+            if self.rows == 1 {
+                row(self.lanes, keys, scaled.as_flattened(), &mut sums[0]);
+            } else {
+                tile(self.lanes, keys, scaled, &mut sums);
+            }
+            for (scores, sums) in scores.chunks_exact_mut(self.stride).zip(&sums).take(self.rows) {
+                scores[panel * PANEL..][..PANEL].copy_from_slice(sums);
+            }
+        }
+    }
+
+    /// `sums[panel][r] = Σ_p scores[r][p] * value[p]`, 16 dimensions to a panel.
+    #[inline(always)]
+    fn weigh(&self, scores: &[f32], packed: &mut [[f32; TILE]], sums: &mut [[Entry; TILE]]) {
+        sums.fill([[0.0; PANEL]; TILE]);
+        for (index, page) in self.pages.iter().enumerate() {
+            let start = index * PAGE;
+            let common = self.common.saturating_sub(start).min(PAGE);
+            if self.rows > 1 {
+                for (r, scores) in scores.chunks_exact(self.stride).take(self.rows).enumerate() {
+                    for (packed, score) in packed.iter_mut().zip(&scores[start.min(scores.len())..][..common])
+                    {
+                        packed[r] = *score;
+                    }
+                }
+            }
+            for (panel, sums) in sums.iter_mut().enumerate() {
+                let values = page.values(self.head, panel);
+                if self.rows > 1 {
+                    tile(self.lanes, &values[..common], packed, sums);
+                }
+                let shared = if self.rows > 1 { common } else { 0 };
+                for (r, (scores, sums)) in
+                    scores.chunks_exact(self.stride).zip(sums).take(self.rows).enumerate()
+                {
+                    let visible = (self.common + r).saturating_sub(start).min(PAGE);
+                    if visible > shared {
+                        row(self.lanes, &values[shared..visible], &scores[start + shared..], sums);
+                    }
+                }
+            }
+        }
+    }
+}

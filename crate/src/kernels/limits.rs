@@ -1,0 +1,142 @@
+//! The machine's limits, measured by the shortest loops that can reach them.
+//!
+//! A benchmark divides what a kernel reaches by what these reach in the same run. They return the work done; the
+//! caller holds the clock.
+//!
+//! The peaks keep [`CHAINS`] independent chains of one instruction in registers and load nothing: enough to cover the latency
+//! of a multiply and an add at two of each per cycle.
+
+use std::hint::black_box;
+
+use super::{Entry, Lanes};
+
+/// Independent accumulators of a peak.
+pub const CHAINS: usize = 12;
+
+/// The most multiply-adds that one instruction can do.
+#[derive(Clone, Copy, Debug)]
+pub struct Peak {
+    /// The instruction, as in [`F32Kernel::instruction`](super::F32Kernel::instruction).
+    pub instruction: &'static str,
+    run: fn(u32) -> u64,
+}
+
+impl Peak {
+    /// Executes the loop `iterations` times and returns the multiply-adds that were done.
+    pub fn run(&self, iterations: u32) -> u64 {
+        (self.run)(iterations)
+    }
+}
+
+/// The peaks that this build can measure.
+pub fn peaks() -> &'static [Peak] {
+    &[
+        #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+        Peak { instruction: super::relaxed_simd::RelaxedSimd::MULTIPLY_ADD, run: wasm::f32_relaxed },
+        #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+        Peak { instruction: "i32x4.relaxed_dot_i8x16_i7x16_add", run: wasm::i8_relaxed_dot },
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        Peak { instruction: super::simd128::Simd128::MULTIPLY_ADD, run: wasm::f32_simd128 },
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        Peak { instruction: "i32x4.dot_i16x8_s", run: wasm::i16_dot },
+        Peak {
+            instruction: super::portable::Portable::MULTIPLY_ADD,
+            run: |n| f32_chains(super::portable::Portable, n),
+        },
+    ]
+}
+
+/// Reads all of `data` once and returns the bytes read: the bandwidth of memory, or of the cache that holds `data`.
+pub fn read(data: &[Entry]) -> u64 {
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    let lanes = super::simd128::Simd128;
+    #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+    let lanes = super::portable::Portable;
+    let mut sums = [lanes.splat(0.0); 4];
+    for entry in data {
+        for (sum, v) in sums.iter_mut().zip(entry.as_chunks().0) {
+            *sum = lanes.add(*sum, lanes.load(v));
+        }
+    }
+    black_box(sums.map(|sum| lanes.sum(sum)));
+    size_of_val(data) as u64
+}
+
+/// Repeats `$step` on each of 12 accumulators named `$acc`; registers, not an array.
+macro_rules! chains {
+    ($iterations:expr, $start:expr, |$acc:ident| $step:expr) => {{
+        let start = $start;
+        let (mut a, mut b, mut c, mut d, mut e, mut f) = (start, start, start, start, start, start);
+        let (mut g, mut h, mut i, mut j, mut k, mut l) = (start, start, start, start, start, start);
+        for _ in 0..$iterations {
+            chains!(@each |$acc| $step; a b c d e f g h i j k l);
+        }
+        [a, b, c, d, e, f, g, h, i, j, k, l]
+    }};
+    (@each |$acc:ident| $step:expr; $($chain:ident)*) => {
+        $($chain = { let $acc = $chain; $step };)*
+    };
+}
+
+/// `a = a x + y` in every chain, which stays close to `y / (1 - x)`.
+#[inline(always)]
+fn f32_chains<L: Lanes>(lanes: L, iterations: u32) -> u64 {
+    let (x, y) = (lanes.splat(black_box(0.5)), lanes.splat(black_box(1.0)));
+    let sums = chains!(iterations, lanes.splat(black_box(2.0)), |a| lanes.multiply_add(a, x, y));
+    black_box(sums.map(|sum| lanes.sum(sum)));
+    u64::from(iterations) * CHAINS as u64 * 4
+}
+
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod wasm {
+    use core::arch::wasm32::*;
+
+    use super::{CHAINS, black_box, f32_chains};
+    use crate::kernels::simd128::Simd128;
+
+    pub(super) fn f32_simd128(iterations: u32) -> u64 {
+        f32_chains(Simd128, iterations)
+    }
+
+    pub(super) fn i16_dot(iterations: u32) -> u64 {
+        let x = i16x8_splat(black_box(3));
+        let sums = chains!(iterations, i32x4_splat(black_box(1)), |a| i32x4_add(a, i32x4_dot_i16x8(a, x)));
+        black_box(sums.map(|sum| i32x4_extract_lane::<0>(sum)));
+        u64::from(iterations) * CHAINS as u64 * 8
+    }
+
+    #[cfg(target_feature = "relaxed-simd")]
+    pub(super) fn f32_relaxed(iterations: u32) -> u64 {
+        f32_chains(crate::kernels::relaxed_simd::RelaxedSimd, iterations)
+    }
+
+    /// Only the accumulator is a chain: where the instruction is emulated, its multiplications are independent.
+    #[cfg(target_feature = "relaxed-simd")]
+    pub(super) fn i8_relaxed_dot(iterations: u32) -> u64 {
+        let (x, y) = (i8x16_splat(black_box(-3)), i8x16_splat(black_box(5)));
+        let sums =
+            chains!(iterations, i32x4_splat(black_box(1)), |a| i32x4_relaxed_dot_i8x16_i7x16_add(x, y, a));
+        black_box(sums.map(|sum| i32x4_extract_lane::<0>(sum)));
+        u64::from(iterations) * CHAINS as u64 * 16
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg_attr(target_arch = "wasm32", wasm_bindgen_test::wasm_bindgen_test)]
+    #[cfg_attr(not(target_arch = "wasm32"), test)]
+    fn every_kernel_has_the_peak_of_its_instruction() {
+        for kernel in crate::kernels::f32_kernels() {
+            let peak = peaks().iter().find(|peak| peak.instruction == kernel.instruction());
+            assert!(peak.is_some_and(|peak| peak.run(3) == 3 * 12 * 4), "{}", kernel.name());
+        }
+    }
+
+    #[cfg_attr(target_arch = "wasm32", wasm_bindgen_test::wasm_bindgen_test)]
+    #[cfg_attr(not(target_arch = "wasm32"), test)]
+    fn reading_counts_bytes() {
+        assert_eq!(read(&[[1.0; 16]; 5]), 5 * 64);
+    }
+}

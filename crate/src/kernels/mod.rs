@@ -1,0 +1,194 @@
+//! The arithmetic: slices and shapes in, slices out.
+//!
+//! This room knows no tensors, no models and no JavaScript. It does no I/O, reads no clock, and allocates only in
+//! [`PackedF32`], [`Page`] and scratch buffers that are bounded by a shape.
+//!
+//! # Legend
+//!
+//! `y = x Wᵀ`: `W` is `[n, k]` (`n` output rows, `k` inputs), `x` is `[m, k]`, `y` is `[m, n]`, all row-major.
+//! `m = 1` while decoding (bounded by memory bandwidth), `m` = the length of a chunk while a prompt is read
+//! (bounded by multiply-adds).
+//!
+//! # Layout of a packed matrix
+//!
+//! Rows are taken [`PANEL`] = 16 at a time. A *panel* is stored `k`-major: entry `i` of a panel holds column `i`
+//! of its 16 rows, side by side. So a matrix-vector product reads one stream from front to back, every SIMD lane keeps
+//! the sum of its own row, and no horizontal addition is needed.
+//!
+//! ```text
+//! W [n, k]                     panels: &[[f32; 16]], panel p is entries p*k .. (p+1)*k
+//!   row 0    a0 a1 a2 …          entry 0 of panel 0:  a0 b0 c0 …   (column 0 of rows 0..16)
+//!   row 1    b0 b1 b2 …          entry 1 of panel 0:  a1 b1 c1 …   (column 1 of rows 0..16)
+//!   row 2    c0 c1 c2 …          …
+//!   …                            entry 0 of panel 1:  column 0 of rows 16..32
+//! ```
+//!
+//! The last panel is padded with rows of zeros. The KV cache uses the same form twice ([`Page`]): keys are
+//! panels of positions, values panels of head dimensions, so that attention runs on the same two loops as a linear layer.
+//!
+//! # The two regimes
+//!
+//! - *Row* (`m = 1`): the four vectors of a panel's entry times one input, four accumulators.
+//! - *Tile* (`m > 1`): 6 rows of `x` by half a panel, all sums in registers.
+//!
+//! Every output has exactly one accumulator that runs along `k` from front to back, in both regimes and in every tile
+//! size, so one kernel gives the same bits whether a prompt is read whole, in chunks, or token by token.
+//!
+//! # Kernels and instruction sets
+//!
+//! Each loop is written once over a *token* of an instruction set ([`Lanes`]: four `f32`): [`portable`],
+//! `simd128`, `relaxed_simd`. A kernel whose idea goes beyond a token (integer dots, say) is one file with its own
+//! struct, ending in `kernel_contract!`, and one line in the list of its trait below.
+//!
+//! The `portable` and `simd128` tokens use the same unfused operations in the same order, and give the same bits. The
+//! `relaxed` token fuses multiply and add where the processor can, and agrees within a tolerance.
+
+mod attention;
+mod lanes;
+pub mod limits;
+mod math;
+mod pack;
+mod panels;
+pub mod portable;
+pub mod reference;
+#[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+pub mod relaxed_simd;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+pub mod simd128;
+mod vector;
+
+#[cfg(test)]
+mod contract;
+
+use std::ops::Range;
+
+pub use attention::{AttentionShape, Page};
+pub use lanes::Lanes;
+pub use pack::PackedF32;
+pub use panels::F32Panels;
+pub use vector::VectorOperations;
+
+/// Rows of a packed matrix that are stored side by side.
+pub const PANEL: usize = 16;
+
+/// Positions that one [`Page`] of the KV cache holds.
+pub const PAGE: usize = 64;
+
+/// One entry of a panel: one column of [`PANEL`] rows.
+pub type Entry = [f32; PANEL];
+
+/// Products with a packed `f32` matrix.
+///
+/// Both methods add up every output along `k` in the same order with a single accumulator: the rows of
+/// [`matmul`](Self::matmul) equal [`matvec`](Self::matvec) to the bit.
+pub trait F32Kernel: Sync {
+    /// The name that benchmarks and the page show.
+    fn name(&self) -> &'static str;
+
+    /// The wasm instruction that does the multiply-adds; its peak is one of [`limits::peaks`].
+    fn instruction(&self) -> &'static str;
+
+    /// `y = W x` for one vector: `x` is `[k]`, `y` is `[n]`, `panels` is `ceil(n / PANEL)` panels of `k` entries.
+    ///
+    /// # Panics
+    /// If the number of entries is not `ceil(n / PANEL) * k`.
+    fn matvec(&self, panels: &[Entry], x: &[f32], y: &mut [f32]);
+
+    /// Columns `columns` of `y = x Wᵀ`: `x` is `[m, k]`, `y` is `[m, n]`, and `panels` holds the output rows
+    /// `columns` of `W`, which is all of it (`0..n`) or one segment. Other columns of `y` are left alone.
+    ///
+    /// # Panics
+    /// If a length does not fit `m`, or the number of entries is not `ceil(columns.len() / PANEL) * k`.
+    fn matmul(&self, panels: &[Entry], m: usize, x: &[f32], y: &mut [f32], columns: Range<usize>);
+}
+
+/// What a model does to vectors between its matrix products.
+pub trait VectorKernel: Sync {
+    /// The name that benchmarks and the page show.
+    fn name(&self) -> &'static str;
+
+    /// `x = exp(x - max x) / sum`, in place, over one row. An empty row stays empty; a row with NaN becomes NaN.
+    fn softmax(&self, x: &mut [f32]);
+
+    /// `ln sum exp(x)`, without overflow: `x[i] - log_sum_exp(x)` is the log-probability of entry `i`. Minus
+    /// infinity for an empty row.
+    fn log_sum_exp(&self, x: &[f32]) -> f32;
+
+    /// `y = (x - mean) / sqrt(variance + eps) * weight + bias` for every row: `x` and `y` are `[m, n]`, `weight`
+    /// and `bias` are `[n]`; mean and variance (over `n`, not `n - 1`) are the row's.
+    ///
+    /// # Panics
+    /// If lengths differ, or `x` is not a whole number of rows.
+    fn layer_norm(&self, x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f32]);
+
+    /// `y += x` for every row: `y` is `[m, n]` and `x` is `[n]`. A residual is `m = 1`, a bias any `m`.
+    ///
+    /// # Panics
+    /// If `y` is not a whole number of rows.
+    fn add(&self, x: &[f32], y: &mut [f32]);
+
+    /// Applies `activation` to every element.
+    fn activation(&self, activation: Activation, x: &mut [f32]);
+
+    /// Causal attention of `shape.queries` queries over the paged KV cache; see [`AttentionShape`] for the layout.
+    ///
+    /// Row `i` of `out` (`[queries, heads * head_dim]`) is `softmax(scale * q_i Kᵀ) V` per head, over positions
+    /// `0..=past + i`. Keys and values of all these positions must have been [written](Page::write). The result of a
+    /// query does not depend on the queries that it is called with. `scratch` is resized as needed
+    /// ([`AttentionShape::scratch_len`]) and may hold anything.
+    ///
+    /// # Panics
+    /// If a length does not fit `shape`, or the pages hold other heads or too few positions.
+    fn attention(
+        &self,
+        shape: &AttentionShape,
+        q: &[f32],
+        pages: &[Page],
+        out: &mut [f32],
+        scratch: &mut Vec<f32>,
+    );
+}
+
+/// The non-linearity between two linear layers.
+///
+/// Relative errors: of `Silu` and `Tanh` below 2e-7; of both GELUs below 5e-7 from -1 on, 5e-6 from -6 on, and 2e-5 in
+/// the tail below, where the result is smaller than 1e-8. Results below 1e-30 may be given as zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³)))`: `gelu_new`, `gelu_pytorch_tanh`.
+    GeluTanh,
+    /// `x Φ(x)` with the exact distribution function Φ of the normal distribution: `gelu`.
+    GeluErf,
+    /// `max(x, 0)`: `relu`. Exact.
+    Relu,
+    /// `x / (1 + exp(-x))`: `silu`, `swish`.
+    Silu,
+    /// The hyperbolic tangent: `tanh`.
+    Tanh,
+}
+
+static F32_KERNELS: &[&dyn F32Kernel] = &[
+    #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+    &relaxed_simd::F32,
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    &simd128::F32,
+    &portable::F32,
+];
+
+static VECTOR_KERNELS: &[&dyn VectorKernel] = &[
+    #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+    &relaxed_simd::VECTOR,
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    &simd128::VECTOR,
+    &portable::VECTOR,
+];
+
+/// The `f32` matrix kernels of this build, the preferred one first.
+pub fn f32_kernels() -> &'static [&'static dyn F32Kernel] {
+    F32_KERNELS
+}
+
+/// The vector kernels of this build, the preferred one first.
+pub fn vector_kernels() -> &'static [&'static dyn VectorKernel] {
+    VECTOR_KERNELS
+}

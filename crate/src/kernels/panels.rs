@@ -1,0 +1,192 @@
+//! Products with panels of `f32`, written once for every instruction set.
+//!
+//! Two loops carry all of it, and attention too. Each adds to sums that it is given, so that a product can be cut along `k`
+//! without a change in any bit:
+//!
+//! ```text
+//! row    sums[16]       += Σ_i  panel[i][0..16] * x[i]            4 accumulators
+//! tile   sums[TILE][16] += Σ_i  panel[i][0..16] * x[i][0..TILE]   2 x TILE accumulators, in two passes of 8 columns
+//! ```
+//!
+//! A tile's inputs are packed `[k][TILE]` first, so both streams are read front to back, and the type carries the
+//! bounds. The loops are unrolled by macro: sums held in nested arrays and indexed in a loop go through memory in browsers.
+
+use std::ops::Range;
+
+use super::{Entry, F32Kernel, Lanes, PANEL};
+
+/// Rows of `x` in a tile. 6 rows by 2 vectors are 12 sums, which with 2 weights and 1 input fill the 15 registers
+/// that V8 has for vectors on x86-64.
+pub const TILE: usize = 6;
+
+/// Entries of a panel that a tile runs over before it goes on to the next panel: 16 KiB of weights and 6 KiB of
+/// inputs stay in the first-level cache.
+pub(super) const K_BLOCK: usize = 256;
+
+/// Rows of `x` that are packed at a time: bounds the scratch memory to 384 KiB.
+pub(super) const M_BLOCK: usize = 64 * TILE;
+
+/// Products with panels of `f32` on the instruction set `L`.
+#[derive(Clone, Copy, Debug)]
+pub struct F32Panels<L>(pub(super) L);
+
+impl<L: Lanes> F32Kernel for F32Panels<L> {
+    fn name(&self) -> &'static str {
+        L::NAME
+    }
+
+    fn instruction(&self) -> &'static str {
+        L::MULTIPLY_ADD
+    }
+
+    fn matvec(&self, panels: &[Entry], x: &[f32], y: &mut [f32]) {
+        let (n, k) = (y.len(), x.len());
+        check_panels(panels, n, k);
+        if k == 0 {
+            return y.fill(0.0);
+        }
+        for (panel, y) in panels.chunks_exact(k).zip(y.chunks_mut(PANEL)) {
+            let mut sums = [0.0; PANEL];
+            row(self.0, panel, x, &mut sums);
+            y.copy_from_slice(&sums[..y.len()]);
+        }
+    }
+
+    // Loops as in Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication".
+    fn matmul(&self, panels: &[Entry], m: usize, x: &[f32], y: &mut [f32], columns: Range<usize>) {
+        if m == 0 {
+            return assert!(
+                x.is_empty() && y.is_empty(),
+                "no rows, but {} inputs, {} outputs",
+                x.len(),
+                y.len()
+            );
+        }
+        let (n, k) = (y.len() / m, x.len() / m);
+        assert!(n * m == y.len() && k * m == x.len(), "{m} rows of {} inputs, {} outputs", x.len(), y.len());
+        assert!(columns.start <= columns.end && columns.end <= n, "columns {columns:?} of {n}");
+        check_panels(panels, columns.len(), k);
+        if m == 1 {
+            return self.matvec(panels, x, &mut y[columns]);
+        }
+        if columns.is_empty() {
+            return;
+        }
+        if k == 0 {
+            return y.chunks_exact_mut(n).for_each(|y| y[columns.clone()].fill(0.0));
+        }
+        let mut packed = vec![[0.0; TILE]; m.min(M_BLOCK).div_ceil(TILE) * k.min(K_BLOCK)];
+        for (x, y) in x.chunks(M_BLOCK * k).zip(y.chunks_mut(M_BLOCK * n)) {
+            // loop 5: rows of x and y
+            for start in (0..k).step_by(K_BLOCK) {
+                // loop 4: the inner dimension
+                let depth = K_BLOCK.min(k - start);
+                for (tile, x) in packed.chunks_exact_mut(depth).zip(x.chunks(TILE * k)) {
+                    pack_tile(x, k, start, tile);
+                }
+                for (index, panel) in panels.chunks_exact(k).enumerate() {
+                    // loop 3: panels of W
+                    let panel = &panel[start..start + depth];
+                    let first = columns.start + index * PANEL;
+                    let columns = first..columns.end.min(first + PANEL);
+                    for (tile_x, y) in packed.chunks_exact(depth).zip(y.chunks_mut(TILE * n)) {
+                        // loop 2: tiles of x; loop 1 is in `tile`
+                        let mut sums = [[0.0; PANEL]; TILE];
+                        if start > 0 {
+                            for (sums, y) in sums.iter_mut().zip(y.chunks_exact(n)) {
+                                sums[..columns.len()].copy_from_slice(&y[columns.clone()]);
+                            }
+                        }
+                        tile(self.0, panel, tile_x, &mut sums);
+                        for (sums, y) in sums.iter().zip(y.chunks_exact_mut(n)) {
+                            y[columns.clone()].copy_from_slice(&sums[..columns.len()]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn check_panels(panels: &[Entry], n: usize, k: usize) {
+    let expected = n.div_ceil(PANEL) * k;
+    assert!(panels.len() == expected, "[{n}, {k}] needs {expected} entries, given {}", panels.len());
+}
+
+/// Columns `start..` of up to [`TILE`] rows of `x` (`[rows, k]`), as `[depth][TILE]`; rows that are not there become zeros.
+fn pack_tile(x: &[f32], k: usize, start: usize, tile: &mut [[f32; TILE]]) {
+    if x.len() < TILE * k {
+        tile.fill([0.0; TILE]);
+    }
+    for (r, x) in x.chunks_exact(k).enumerate() {
+        for (entry, x) in tile.iter_mut().zip(&x[start..]) {
+            entry[r] = *x;
+        }
+    }
+}
+
+/// One vector of an entry or of the sums: lanes `4 * quarter ..`.
+#[inline(always)]
+fn quarter(entry: &Entry, quarter: usize) -> &[f32; 4] {
+    &entry.as_chunks().0[quarter]
+}
+
+/// `sums += Σ_i panel[i] * x[i]`.
+#[inline(always)]
+pub(super) fn row<L: Lanes>(lanes: L, panel: &[Entry], x: &[f32], sums: &mut Entry) {
+    let load = |entry: &Entry, i| lanes.load(quarter(entry, i));
+    let (mut a, mut b, mut c, mut d) = (load(sums, 0), load(sums, 1), load(sums, 2), load(sums, 3));
+    for (entry, x) in panel.iter().zip(x) {
+        let x = lanes.splat(*x);
+        a = lanes.multiply_add(x, load(entry, 0), a);
+        b = lanes.multiply_add(x, load(entry, 1), b);
+        c = lanes.multiply_add(x, load(entry, 2), c);
+        d = lanes.multiply_add(x, load(entry, 3), d);
+    }
+    let [to_a, to_b, to_c, to_d] = sums.as_chunks_mut().0 else { unreachable!("16 = 4 x 4") };
+    lanes.store(a, to_a);
+    lanes.store(b, to_b);
+    lanes.store(c, to_c);
+    lanes.store(d, to_d);
+}
+
+/// `sums[r] += Σ_i panel[i] * x[i][r]`.
+#[inline(always)]
+pub(super) fn tile<L: Lanes>(lanes: L, panel: &[Entry], x: &[[f32; TILE]], sums: &mut [Entry; TILE]) {
+    half_tile::<L, 0>(lanes, panel, x, sums);
+    half_tile::<L, 1>(lanes, panel, x, sums);
+}
+
+/// [`tile`] for one half of the panel's rows.
+#[inline(always)]
+fn half_tile<L: Lanes, const HALF: usize>(
+    lanes: L,
+    panel: &[Entry],
+    x: &[[f32; TILE]],
+    sums: &mut [Entry; TILE],
+) {
+    /// `(row, its two sums)` of every row of the tile.
+    macro_rules! unrolled {
+        ($(($r:literal, $a:ident, $b:ident)),*) => {
+            $(
+                let mut $a = lanes.load(quarter(&sums[$r], 2 * HALF));
+                let mut $b = lanes.load(quarter(&sums[$r], 2 * HALF + 1));
+            )*
+            for (entry, x) in panel.iter().zip(x) {
+                let left = lanes.load(quarter(entry, 2 * HALF));
+                let right = lanes.load(quarter(entry, 2 * HALF + 1));
+                $(
+                    let input = lanes.splat(x[$r]);
+                    $a = lanes.multiply_add(input, left, $a);
+                    $b = lanes.multiply_add(input, right, $b);
+                )*
+            }
+            $(
+                let quarters = sums[$r].as_chunks_mut().0;
+                lanes.store($a, &mut quarters[2 * HALF]);
+                lanes.store($b, &mut quarters[2 * HALF + 1]);
+            )*
+        };
+    }
+    unrolled!((0, a0, b0), (1, a1, b1), (2, a2, b2), (3, a3, b3), (4, a4, b4), (5, a5, b5));
+}

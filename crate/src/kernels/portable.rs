@@ -1,0 +1,84 @@
+//! The token of plain Rust: runs everywhere, natively and in every wasm build.
+//!
+//! Arrays of four, which the compiler turns into whatever vectors the target has. Gives the same bits as `simd128`, so a
+//! native test speaks for the browser's plain build.
+
+use super::{F32Panels, Lanes, VectorOperations};
+
+/// Products with packed `f32` matrices in plain Rust.
+pub static F32: F32Panels<Portable> = F32Panels(Portable);
+/// Vector operations in plain Rust.
+pub static VECTOR: VectorOperations<Portable> = VectorOperations(Portable);
+
+/// The token of plain Rust.
+#[derive(Clone, Copy, Debug)]
+pub struct Portable;
+
+#[inline(always)]
+fn zip(a: [f32; 4], b: [f32; 4], f: impl Fn(f32, f32) -> f32) -> [f32; 4] {
+    [f(a[0], b[0]), f(a[1], b[1]), f(a[2], b[2]), f(a[3], b[3])]
+}
+
+impl Lanes for Portable {
+    const NAME: &'static str = "portable";
+    const MULTIPLY_ADD: &'static str = "f32 mul, add";
+    type V = [f32; 4];
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::V {
+        [x; 4]
+    }
+    #[inline(always)]
+    fn load(self, x: &[f32; 4]) -> Self::V {
+        *x
+    }
+    #[inline(always)]
+    fn store(self, v: Self::V, y: &mut [f32; 4]) {
+        *y = v;
+    }
+    #[inline(always)]
+    fn add(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| a + b)
+    }
+    #[inline(always)]
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| a - b)
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| a * b)
+    }
+    #[inline(always)]
+    fn div(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| a / b)
+    }
+    #[inline(always)]
+    fn multiply_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        self.add(self.mul(a, b), c)
+    }
+    #[inline(always)]
+    fn min(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| if b < a { b } else { a })
+    }
+    #[inline(always)]
+    fn max(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| if a < b { b } else { a })
+    }
+    #[inline(always)]
+    fn abs(self, a: Self::V) -> Self::V {
+        a.map(f32::abs)
+    }
+    #[inline(always)]
+    fn select_less(self, a: Self::V, b: Self::V, then: Self::V, otherwise: Self::V) -> Self::V {
+        std::array::from_fn(|i| if a[i] < b[i] { then[i] } else { otherwise[i] })
+    }
+    #[inline(always)]
+    fn power_of_two(self, shifted: Self::V) -> Self::V {
+        shifted.map(|x| f32::from_bits((x.to_bits() << 23).wrapping_add(1f32.to_bits())))
+    }
+}
+
+#[cfg(test)]
+super::contract::kernel_contract!(f32, "portable", &F32);
+#[cfg(test)]
+super::contract::kernel_contract!(vector, "portable", &VECTOR);

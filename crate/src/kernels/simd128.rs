@@ -1,0 +1,85 @@
+//! The token of wasm's fixed-width SIMD: what every browser of the stated floor has.
+//!
+//! Multiply and add are two instructions, rounded twice, so that every browser and processor gives the same bits.
+
+use core::arch::wasm32::*;
+
+use super::{F32Panels, Lanes, VectorOperations};
+
+/// Products with packed `f32` matrices on simd128.
+pub static F32: F32Panels<Simd128> = F32Panels(Simd128);
+/// Vector operations on simd128.
+pub static VECTOR: VectorOperations<Simd128> = VectorOperations(Simd128);
+
+/// The token of wasm's fixed-width SIMD.
+#[derive(Clone, Copy, Debug)]
+pub struct Simd128;
+
+impl Lanes for Simd128 {
+    const NAME: &'static str = "simd128";
+    const MULTIPLY_ADD: &'static str = "f32x4.mul, f32x4.add";
+    type V = v128;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> v128 {
+        f32x4_splat(x)
+    }
+    #[inline(always)]
+    fn load(self, x: &[f32; 4]) -> v128 {
+        f32x4(x[0], x[1], x[2], x[3])
+    }
+    #[inline(always)]
+    fn store(self, v: v128, y: &mut [f32; 4]) {
+        *y = [
+            f32x4_extract_lane::<0>(v),
+            f32x4_extract_lane::<1>(v),
+            f32x4_extract_lane::<2>(v),
+            f32x4_extract_lane::<3>(v),
+        ];
+    }
+    #[inline(always)]
+    fn add(self, a: v128, b: v128) -> v128 {
+        f32x4_add(a, b)
+    }
+    #[inline(always)]
+    fn sub(self, a: v128, b: v128) -> v128 {
+        f32x4_sub(a, b)
+    }
+    #[inline(always)]
+    fn mul(self, a: v128, b: v128) -> v128 {
+        f32x4_mul(a, b)
+    }
+    #[inline(always)]
+    fn div(self, a: v128, b: v128) -> v128 {
+        f32x4_div(a, b)
+    }
+    #[inline(always)]
+    fn multiply_add(self, a: v128, b: v128, c: v128) -> v128 {
+        f32x4_add(f32x4_mul(a, b), c)
+    }
+    #[inline(always)]
+    fn min(self, a: v128, b: v128) -> v128 {
+        f32x4_pmin(a, b)
+    }
+    #[inline(always)]
+    fn max(self, a: v128, b: v128) -> v128 {
+        f32x4_pmax(a, b)
+    }
+    #[inline(always)]
+    fn abs(self, a: v128) -> v128 {
+        f32x4_abs(a)
+    }
+    #[inline(always)]
+    fn select_less(self, a: v128, b: v128, then: v128, otherwise: v128) -> v128 {
+        v128_bitselect(then, otherwise, f32x4_lt(a, b))
+    }
+    #[inline(always)]
+    fn power_of_two(self, shifted: v128) -> v128 {
+        i32x4_add(i32x4_shl(shifted, 23), f32x4_splat(1.0))
+    }
+}
+
+#[cfg(test)]
+super::contract::kernel_contract!(f32, "simd128", &F32);
+#[cfg(test)]
+super::contract::kernel_contract!(vector, "simd128", &VECTOR);
