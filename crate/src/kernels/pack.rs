@@ -105,29 +105,41 @@ impl PackedF32 {
         }
     }
 
-    /// Sets the columns from `column` on, from a strip of a *transposed* tensor `[k, width]` (GPT-2's `Conv1D` stores
-    /// `[in, out]`): `columns` is `[c, width]`, row-major, for any number `c`. Row `r` of this matrix is column `first + r` of
-    /// that tensor, so a matrix that holds a range of a layer's outputs takes the same strips as one that holds all.
+    /// Sets the columns from `column` on, in the rows from `row` on, from a strip of a *transposed* tensor `[k, width]`
+    /// (GPT-2's `Conv1D` stores `[in, out]`): `strip` is `[c, width]`, row-major, for any number `c`, and `outputs` are
+    /// the columns of that tensor, which are rows of this matrix, that are wanted. So a matrix with a range of a layer's
+    /// outputs takes the same strips as one with all.
     ///
     /// # Panics
-    /// If the strip is not a whole number of columns, or does not hold these rows, or reaches beyond the matrix.
-    pub fn set_columns(&mut self, column: usize, first: usize, width: usize, columns: &[f32]) {
+    /// If the strip is not a whole number of columns, or does not hold `outputs`, or reaches beyond the matrix.
+    pub fn set_columns(
+        &mut self,
+        column: usize,
+        row: usize,
+        strip: &[f32],
+        width: usize,
+        outputs: Range<usize>,
+    ) {
         let (n, k) = (self.n, self.k);
-        let count = columns.len().checked_div(width).unwrap_or(0);
-        assert!(count * width == columns.len(), "{} elements are not columns of {width}", columns.len());
-        assert!(first + n <= width, "rows {first}..{} of {width}", first + n);
+        let count = strip.len().checked_div(width).unwrap_or(0);
+        assert!(count * width == strip.len(), "{} elements are not columns of {width}", strip.len());
+        assert!(outputs.start <= outputs.end && outputs.end <= width, "outputs {outputs:?} of {width}");
         assert!(column + count <= k, "columns {column}..{} of {k}", column + count);
-        for panel in 0..n.div_ceil(PANEL) {
-            let start = panel * PANEL;
-            let rows = PANEL.min(n - start);
-            let entries = &mut self.panel_mut(panel)[column..];
-            for (entry, strip) in entries.iter_mut().zip(columns.chunks_exact(width)) {
-                let strip = &strip[first + start..][..rows];
+        assert!(row + outputs.len() <= n, "rows {row}..{} of {n}", row + outputs.len());
+        let (mut row, mut output) = (row, outputs.start);
+        while output < outputs.end {
+            let lane = row % PANEL;
+            let here = (PANEL - lane).min(outputs.end - output);
+            let entries = &mut self.panel_mut(row / PANEL)[column..];
+            for (entry, strip) in entries.iter_mut().zip(strip.chunks_exact(width)) {
+                let strip = &strip[output..output + here];
                 match <&Entry>::try_from(strip) {
                     Ok(whole) => *entry = *whole,
-                    Err(_) => entry[..rows].copy_from_slice(strip),
+                    Err(_) => entry[lane..lane + here].copy_from_slice(strip),
                 }
             }
+            row += here;
+            output += here;
         }
     }
 
@@ -247,13 +259,16 @@ mod tests {
         let (width, k) = (50, 9);
         let whole = numbers(width, k);
         let transposed: Vec<f32> = (0..k * width).map(|i| whole[i % width * k + i / width]).collect();
-        for (first, n) in [(0, 50), (0, 16), (7, 20), (32, 18), (50, 0)] {
-            for strip in [1, 2, 9] {
-                let mut matrix = PackedF32::new(n, k).expect("fits");
-                for (index, columns) in transposed.chunks(strip * width).enumerate() {
-                    matrix.set_columns(index * strip, first, width, columns);
+        for (row, outputs) in [(0, 0..50), (0, 0..16), (16, 7..27), (5, 32..50), (3, 50..50)] {
+            for columns in [1, 2, 9] {
+                let mut matrix = PackedF32::new(row + outputs.len() + 1, k).expect("fits");
+                for (index, strip) in transposed.chunks(columns * width).enumerate() {
+                    matrix.set_columns(index * columns, row, strip, width, outputs.clone());
                 }
-                assert_eq!(unpacked(&matrix), whole[first * k..(first + n) * k], "{n} rows from {first}");
+                let mut expected = vec![0.0; matrix.n() * k];
+                expected[row * k..][..outputs.len() * k]
+                    .copy_from_slice(&whole[outputs.start * k..outputs.end * k]);
+                assert_eq!(unpacked(&matrix), expected, "{outputs:?} from row {row}");
             }
         }
     }
