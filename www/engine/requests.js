@@ -1,0 +1,88 @@
+// What callers hand to engine.js, checked and brought into the form that the worker is sent.
+
+import { EngineError } from "../errors.js";
+
+/** @import { Sampling, Source, WireSource } from "../protocol.js" */
+
+/** @type {readonly (keyof Sampling)[]} */
+const SAMPLING = [
+  "maxNewTokens",
+  "temperature",
+  "topK",
+  "topP",
+  "minP",
+  "repetitionPenalty",
+  "stop",
+  "seed",
+  "specialTokens",
+];
+
+const KINDS = ["builtin", "files", "hub", "url"];
+
+/** @param {string} message */
+const bad = (message) => new EngineError("bad-request", message);
+
+/**
+ * @param {Source} source
+ * @returns {WireSource}
+ * @throws {EngineError} `bad-request`
+ */
+export function wireSource(source) {
+  const kinds = KINDS.filter((kind) => source?.[/** @type {keyof Source} */ (kind)] !== undefined);
+  if (kinds.length !== 1) {
+    throw bad(`a source has exactly one of ${KINDS.join(", ")}; this one has ${kinds.join(", ") || "none"}`);
+  }
+  if ("builtin" in source && source.builtin !== undefined) {
+    if (!/^[a-z0-9][a-z0-9-]*$/.test(source.builtin)) throw bad(`"${source.builtin}" is not the name of a built-in model`);
+    return { kind: "builtin", name: source.builtin };
+  }
+  if ("files" in source && source.files !== undefined) {
+    const files = Array.from(source.files, (file) =>
+      file instanceof Blob ? { name: file.webkitRelativePath || file.name, blob: file } : file,
+    );
+    if (files.length === 0) throw bad("no files were given");
+    for (const { name, blob } of files) {
+      if (typeof name !== "string" || !(blob instanceof Blob)) throw bad("every file is a File or { name, blob }");
+    }
+    return { kind: "files", files: files.map(({ name, blob }) => ({ name, blob })) };
+  }
+  if ("hub" in source && source.hub !== undefined) {
+    const { hub: repository, revision = "main" } = source;
+    if (!/^[\w.-]+(\/[\w.-]+)?$/.test(repository) || /(^|\/)\.\.?($|\/)/.test(repository)) {
+      throw bad(`"${repository}" is not the name of a repository; one looks like openai-community/gpt2`);
+    }
+    return { kind: "hub", repository, revision };
+  }
+  const { url } = /** @type {{ url: string | URL }} */ (source);
+  let absolute;
+  try {
+    absolute = new URL(url, globalThis.location?.href);
+  } catch {
+    throw bad(`"${url}" is not a URL`);
+  }
+  if (!/^https?:$/.test(absolute.protocol)) throw bad(`${absolute.href} is not an http or https URL`);
+  absolute.search = "";
+  absolute.hash = "";
+  if (!absolute.pathname.endsWith("/")) absolute.pathname += "/";
+  return { kind: "url", url: absolute.href };
+}
+
+/**
+ * @param {Record<string, unknown>} options of `generate`, `signal` and `onProgress` included
+ * @returns {Sampling}
+ * @throws {EngineError} `bad-request` for an option that does not exist
+ */
+export function wireSampling({ signal, onProgress, ...options }) {
+  const unknown = Object.keys(options).filter((key) => !SAMPLING.includes(/** @type {keyof Sampling} */ (key)));
+  if (unknown.length > 0) throw bad(`unknown option ${unknown.join(", ")}; there are ${SAMPLING.join(", ")}`);
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+}
+
+/**
+ * @param {unknown} text
+ * @returns {string}
+ */
+export function wireText(text) {
+  if (typeof text !== "string") throw bad(`expected a text, found ${text === null ? "null" : typeof text}`);
+  return text;
+}

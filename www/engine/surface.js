@@ -1,0 +1,53 @@
+// What worker.js expects of pkg: the surface that crate/src/web exports. Types only.
+
+/** @import { Build, Memory, Model, NamedBlob, Sampling, Score, TextToken, Token } from "../protocol.js" */
+
+/**
+ * @typedef {object} Pkg one build of pkg, as a module
+ * @property {(options: { module_or_path: URL }) => Promise<unknown>} default loads the wasm
+ * @property {() => Build} build
+ * @property {() => string | undefined} lastPanic after a trap, the panic's text
+ * @property {(how: "panic" | "memory" | "stack") => void} crash
+ * @property {new (files: NamedBlob[]) => Candidate} Candidate
+ */
+
+/** @typedef {Omit<Model, "memory" | "kernel" | "build" | "ignored"> & { bytes: Memory & { total: number } }} Plan */
+
+/**
+ * @typedef {object} Candidate
+ * @property {(precision: string) => Plan} plan
+ * @property {(precision: string, onProgress: (done: number, total: number) => void) => Session} load consumes the candidate
+ */
+
+/**
+ * @typedef {object} Session
+ * @property {() => Model} info
+ * @property {(text: string) => TextToken[]} tokenize
+ * @property {(prompt: string, options: Sampling) => Generation} generate
+ * @property {(text: string) => Scoring} score
+ */
+
+/**
+ * @typedef {{ type: "prefill", done: number, total: number }
+ *   | ({ type: "token" } & Token)
+ *   | { type: "end", reason: "stop" | "length" | "context", text: string }} GenerationStep
+ */
+
+/**
+ * @typedef {object} Generation
+ * @property {number} seed
+ * @property {number} promptTokens
+ * @property {() => GenerationStep} step
+ * @property {() => { reason: "cancelled", text: string }} finish
+ * @property {() => void} free
+ */
+
+/** @typedef {{ type: "progress", done: number, total: number } | ({ type: "end" } & Score)} ScoringStep */
+
+/**
+ * @typedef {object} Scoring
+ * @property {() => ScoringStep} step
+ * @property {() => void} free
+ */
+
+export {};
