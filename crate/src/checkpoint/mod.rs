@@ -1,7 +1,7 @@
 //! Model files: which tensors they hold, where each lies, and how a range of one becomes f32.
 //!
 //! A checkpoint is one or more files, each sniffed by content, never by name: safetensors ([`safetensors`]), or the
-//! zip archive that `torch.save` writes ([`torch`], over [`archive`] and [`pickle`]). Opening reads headers only;
+//! zip archive that `torch.save` writes ([`torch`], over [`archive`], [`pickle`] and [`rebuild`]). Opening reads headers only;
 //! weights are read later, tensor by tensor and strip by strip, through [`Source::read_at`].
 //!
 //! Every file is untrusted: each length, offset and count is checked, as `u64`, against the file's real size before
@@ -12,10 +12,17 @@
 //! A new format is one file with a `tensors(&dyn Source) -> Result<Vec<TensorInfo>>`, one [`sniff::Format`] and one
 //! arm in [`Checkpoint::open`]; dtypes that are not plain floats widen [`DType`] and [`Checkpoint::read_f32`].
 
+mod archive;
 mod convert;
+mod cursor;
+mod pickle;
+mod rebuild;
 mod safetensors;
 mod sniff;
 mod source;
+#[cfg(test)]
+mod tests;
+mod torch;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -119,13 +126,14 @@ impl Checkpoint {
         for (file, source) in files.iter().enumerate() {
             let found = match sniff::format(&**source)? {
                 Format::Safetensors => safetensors::tensors(&**source)?,
+                Format::Torch => torch::tensors(&**source)?,
             };
             for tensor in found {
                 match tensors.entry(tensor.name.clone()) {
                     Entry::Vacant(vacant) => _ = vacant.insert(TensorInfo { file, ..tensor }),
                     Entry::Occupied(first) => {
                         let problem = if first.get().file == file {
-                            format!("the tensor `{}` appears twice", tensor.name)
+                            format!("the tensor `{}` appears twice", shown(&tensor.name))
                         } else {
                             let first = files[first.get().file].name();
                             format!(
@@ -221,4 +229,18 @@ fn checked_shape(
         elements = product;
     }
     Ok((shape, elements))
+}
+
+/// A name or text out of a file, fit for a message: control characters escaped, and cut where it is absurdly long.
+fn shown(name: &str) -> String {
+    const MOST: usize = 200;
+    let mut shown = String::new();
+    for (i, character) in name.chars().enumerate() {
+        match character {
+            _ if i == MOST => return shown + "...",
+            character if character.is_control() => shown.extend(character.escape_debug()),
+            character => shown.push(character),
+        }
+    }
+    shown
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::{self, IgnoredAny, MapAccess, Visitor};
 
 use super::source::read_range;
-use super::{DType, Source, TensorInfo, checked_shape};
+use super::{DType, Source, TensorInfo, checked_shape, shown};
 use crate::{Error, Result};
 
 /// As the reference implementation has it.
@@ -24,12 +24,12 @@ pub(super) fn tensors(source: &dyn Source) -> Result<Vec<TensorInfo>> {
 
     let text = std::str::from_utf8(&header)
         .map_err(|error| refuse(format!("the header is not UTF-8 at its byte {}", error.valid_up_to())))?;
-    let Header(entries) =
-        serde_json::from_str(text).map_err(|error| refuse(format!("the header is not valid: {error}")))?;
+    let Header(entries) = serde_json::from_str(text)
+        .map_err(|error| refuse(shown(&format!("the header is not valid: {error}"))))?;
 
     let mut tensors = Vec::with_capacity(entries.len());
     for (name, entry) in entries {
-        let refuse = |problem: String| refuse(format!("the tensor `{name}` {problem}"));
+        let refuse = |problem: String| refuse(format!("the tensor `{}` {problem}", shown(&name)));
         let [start, end] = entry.data_offsets;
         if start > end {
             return Err(refuse(format!("has offsets [{start}, {end}], which run backwards")));
@@ -59,8 +59,8 @@ pub(super) fn tensors(source: &dyn Source) -> Result<Vec<TensorInfo>> {
     let mut previous_end = data_start;
     for (i, tensor) in tensors.iter().enumerate() {
         if tensor.range.start < previous_end {
-            let previous = &tensors[i - 1].name;
-            return Err(refuse(format!("the tensors `{previous}` and `{}` overlap", tensor.name)));
+            let (previous, name) = (shown(&tensors[i - 1].name), shown(&tensor.name));
+            return Err(refuse(format!("the tensors `{previous}` and `{name}` overlap")));
         }
         if tensor.range.start > previous_end {
             let gap = tensor.range.start - previous_end;
@@ -143,8 +143,9 @@ impl<'de> Visitor<'de> for HeaderVisitor {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             }
-            let entry =
-                map.next_value().map_err(|error| de::Error::custom(format!("tensor `{name}`: {error}")))?;
+            let entry = map
+                .next_value()
+                .map_err(|error| de::Error::custom(format!("tensor `{}`: {error}", shown(&name))))?;
             entries.push((name, entry));
         }
         Ok(Header(entries))

@@ -9,6 +9,8 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
     Safetensors,
+    /// A zip archive, as `torch.save` writes since PyTorch 1.6.
+    Torch,
 }
 
 /// As many bytes as any decision needs.
@@ -24,6 +26,9 @@ pub(super) fn format(source: &dyn Source) -> Result<Format> {
     }
     if let Some(problem) = known_stranger(&head) {
         return refuse(problem);
+    }
+    if head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06") {
+        return Ok(Format::Torch);
     }
     // Last, since only its ninth byte is fixed: a length of 8 bytes, then a JSON object.
     match head.first_chunk::<9>() {
