@@ -1,0 +1,191 @@
+// The page: its controls, and what they ask of the engine. It knows the DOM, and no message.
+
+import { Engine, isFailure } from "./engine.js";
+import { acceptDrops } from "./page/drop.js";
+import { element } from "./page/elements.js";
+import { Meters, showModel } from "./page/figures.js";
+import { Output } from "./page/output.js";
+import { readParameters } from "./page/parameters.js";
+import { Picker } from "./page/picker.js";
+import { readSampling, showSeed } from "./page/sampling.js";
+import { say, sayFailure, showProgress } from "./page/status.js";
+
+/** @import { Run } from "./engine/run.js" */
+/** @import { Choice } from "./page/picker.js" */
+/** @import { GenerationResult, NamedBlob } from "./protocol.js" */
+
+const prompt = element("prompt", HTMLTextAreaElement);
+const compose = element("compose", HTMLFormElement);
+const generateButton = element("generate", HTMLButtonElement);
+const stopButton = element("stop", HTMLButtonElement);
+
+const output = new Output();
+const picker = new Picker((choice) => void load(choice));
+
+/** @type {Engine} */
+let engine;
+/** What is loaded. @type {Choice | null} */
+let exhibit = null;
+/** What the visitor chose last. @type {Choice | null} */
+let wanted = null;
+/** The load under way. @type {{ abort: () => void, settled: Promise<void> } | null} */
+let loading = null;
+/** @type {Run | null} */
+let run = null;
+
+/** Brings the controls in line with the engine. */
+function refresh() {
+  if (engine.model === null) exhibit = null;
+  picker.show(loading ? wanted : exhibit);
+  showModel(engine.model, engine.build);
+  const focused = document.activeElement;
+  stopButton.disabled = run === null;
+  generateButton.disabled = run !== null || engine.model === null;
+  // A button that is disabled under the keyboard hands its focus to the other one.
+  if (focused === generateButton && generateButton.disabled && run) stopButton.focus();
+  if (focused === stopButton && stopButton.disabled && !generateButton.disabled) generateButton.focus();
+}
+
+/**
+ * Loads a choice, in place of a load and of a run that are under way.
+ *
+ * @param {Choice} choice
+ */
+async function load(choice) {
+  wanted = choice;
+  loading?.abort();
+  void run?.cancel().catch(() => {});
+  await Promise.allSettled([loading?.settled, run?.result]);
+  if (wanted !== choice) return;
+  const controller = new AbortController();
+  const settled = loadNow(choice, controller.signal);
+  loading = { abort: () => controller.abort(), settled };
+  refresh();
+  await settled;
+  loading = null;
+  showProgress(null);
+  refresh();
+}
+
+/**
+ * @param {Choice} choice
+ * @param {AbortSignal} signal
+ */
+async function loadNow(choice, signal) {
+  say(`Loading ${choice.name}…`);
+  showProgress({ stage: "download", done: 0, total: 0 });
+  try {
+    await engine.load(choice.source, {
+      precision: /** @type {"f32"} */ (element("precision", HTMLSelectElement).value),
+      onProgress: showProgress,
+      signal,
+    });
+    exhibit = choice;
+    say(`${choice.name} is ready.`);
+  } catch (error) {
+    const stays = engine.model && exhibit ? `${exhibit.name} is still loaded.` : "";
+    if (isFailure(error) && error.code === "cancelled") say(`Loading was cancelled. ${stays}`);
+    else sayFailure(error, stays);
+  }
+}
+
+async function generate() {
+  if (generateButton.disabled) return;
+  let sampling;
+  try {
+    sampling = readSampling();
+  } catch (error) {
+    sayFailure(error);
+    return;
+  }
+  const meters = new Meters();
+  output.begin(prompt.value);
+  say("Reading the prompt…");
+  run = engine.generate(prompt.value, {
+    ...sampling,
+    onProgress: ({ done, total }) => {
+      if (done < total) say(`Reading the prompt: ${done} of ${total} tokens…`);
+    },
+  });
+  refresh();
+  run.started.then(({ seed, promptTokens }) => {
+    showSeed(seed);
+    meters.prompt(promptTokens);
+  }, () => {});
+  /** @type {string | undefined} */
+  let text;
+  try {
+    for await (const token of run) {
+      say("Writing…");
+      output.append(token.text);
+      meters.tick();
+    }
+    const result = await run.result;
+    text = result.text;
+    meters.end(result);
+    say(ending(result));
+  } catch (error) {
+    sayFailure(error, engine.model ? "" : "Choose a model to load it again.");
+  }
+  output.end(text);
+  run = null;
+  refresh();
+}
+
+/** @param {GenerationResult} result */
+function ending({ reason, tokens }) {
+  switch (reason) {
+    case "stop":
+      return "The text has come to its end.";
+    case "length":
+      return `${tokens.length} new tokens were written, as many as asked for.`;
+    case "context":
+      return "The model’s context is full: it cannot see further.";
+    case "cancelled":
+      return `Stopped after ${tokens.length} tokens.`;
+  }
+}
+
+/** @param {readonly (File | NamedBlob)[]} files */
+function openFiles(files) {
+  const first = files[0];
+  if (!first) return;
+  const path = first instanceof File ? first.webkitRelativePath : first.name;
+  const folder = path.includes("/") ? path.slice(0, path.indexOf("/")) : "Opened files";
+  void load(picker.offer({ files }, folder));
+}
+
+function listen() {
+  compose.addEventListener("submit", (event) => {
+    event.preventDefault();
+    void generate();
+  });
+  prompt.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) compose.requestSubmit(generateButton);
+  });
+  stopButton.addEventListener("click", () => void run?.cancel().catch(() => {}));
+  addEventListener("keydown", (event) => {
+    if (event.key === "Escape") void run?.cancel().catch(() => {});
+  });
+  element("cancel-loading", HTMLButtonElement).addEventListener("click", () => loading?.abort());
+  for (const id of ["open-files", "open-folder"]) {
+    const input = element(id, HTMLInputElement);
+    input.addEventListener("change", () => {
+      const files = Array.from(input.files ?? []);
+      input.value = ""; // so that the same files can be opened again
+      openFiles(files);
+    });
+  }
+  acceptDrops(openFiles);
+}
+
+try {
+  say("Starting the engine…");
+  engine = await Engine.start(readParameters(location.search));
+  // For the console: `await vitrine.engine.tokenize("text")`.
+  Object.assign(globalThis, { vitrine: { engine } });
+  listen();
+  await load(picker.first);
+} catch (error) {
+  sayFailure(error);
+}
