@@ -1,0 +1,36 @@
+//! Continues a prompt in a terminal, with the same [`Session`](vitrine::Session) that the page runs.
+//!
+//! ```text
+//! cargo run --release --example generate -- www/models/storyteller "Once upon a time"
+//! ```
+
+use std::io::Write;
+use vitrine::{Candidate, Files, GenerateOptions, Precision};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let (Some(folder), Some(prompt)) = (arguments.next(), arguments.next()) else {
+        return Err("usage: generate FOLDER PROMPT [SEED]".into());
+    };
+    let mut options = GenerateOptions::default();
+    match arguments.next() {
+        Some(seed) => options.sampling.seed = seed.parse()?,
+        None => options.sampling.temperature = 0.0,
+    }
+    let candidate = Candidate::open(Files::from_directory(folder)?)?;
+    let mut session = candidate.load(Precision::F32, &mut |_, _| {})?;
+    print!("{prompt}");
+    let start = std::time::Instant::now();
+    let mut tokens = 0;
+    let mut generation = session.generate(&prompt, &options)?;
+    for token in &mut generation {
+        print!("{}", token?.text);
+        std::io::stdout().flush()?;
+        tokens += 1;
+    }
+    let (reason, held) = generation.end().expect("the iterator has ended");
+    println!("{held}");
+    let seconds = start.elapsed().as_secs_f64();
+    eprintln!("[{tokens} tokens in {seconds:.2} s, ended by {}]", reason.name());
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! The key and value cache: pages of positions, written in place, never copied when it grows.
+
+use crate::error::Result;
+use crate::kernels::{PAGE, Page};
+
+/// The keys and values of every layer for the positions seen so far.
+#[derive(Debug)]
+pub struct Cache {
+    layers: Vec<LayerCache>,
+}
+
+impl Cache {
+    /// An empty cache for `layers` layers of `heads` heads of width `head_dim`.
+    pub fn new(layers: usize, heads: usize, head_dim: usize) -> Self {
+        let layer = || LayerCache { heads, head_dim, len: 0, pages: Vec::new() };
+        Self { layers: (0..layers).map(|_| layer()).collect() }
+    }
+
+    /// Positions held.
+    pub fn len(&self) -> usize {
+        self.layers.first().map_or(0, |layer| layer.len)
+    }
+
+    /// Whether no position is held.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Forgets every position from `len` on; the pages stay for those to come.
+    pub fn truncate(&mut self, len: usize) {
+        for layer in &mut self.layers {
+            layer.len = layer.len.min(len);
+        }
+    }
+
+    /// The layers' caches, first layer first.
+    pub fn layers_mut(&mut self) -> impl Iterator<Item = &mut LayerCache> {
+        self.layers.iter_mut()
+    }
+
+    /// Bytes that the pages of this cache take.
+    pub fn bytes(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.pages.len() as u64 * layer.page_bytes()).sum()
+    }
+
+    /// Bytes that a cache of `positions` positions takes.
+    pub fn bytes_for(layers: usize, heads: usize, head_dim: usize, positions: usize) -> u64 {
+        let pages = layers as u64 * positions.div_ceil(PAGE) as u64;
+        pages * LayerCache { heads, head_dim, len: 0, pages: Vec::new() }.page_bytes()
+    }
+}
+
+/// The keys and values of one layer.
+#[derive(Debug)]
+pub struct LayerCache {
+    heads: usize,
+    head_dim: usize,
+    len: usize,
+    pages: Vec<Page>,
+}
+
+impl LayerCache {
+    /// Positions held.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether no position is held.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The pages, the last one partly filled.
+    pub fn pages(&self) -> &[Page] {
+        &self.pages[..self.len.div_ceil(PAGE)]
+    }
+
+    /// Adds one position. `key` and `value` are `[heads * head_dim]`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Memory`] where a further page cannot be had.
+    pub fn push(&mut self, key: &[f32], value: &[f32]) -> Result<()> {
+        if self.len == self.pages.len() * PAGE {
+            self.pages.push(Page::new(self.heads, self.head_dim)?);
+        }
+        self.pages[self.len / PAGE].write(self.len % PAGE, key, value);
+        self.len += 1;
+        Ok(())
+    }
+
+    /// Keys and values in f32.
+    fn page_bytes(&self) -> u64 {
+        2 * 4 * (PAGE * self.heads * self.head_dim) as u64
+    }
+}

@@ -1,0 +1,75 @@
+//! Tables of vectors, one for each token or position.
+
+use super::{Layout, Linear, Rows, Weights, tensor};
+use crate::error::{Error, Result};
+use crate::kernels::PackedF32;
+use candle_core::Tensor;
+use std::rc::Rc;
+
+/// One vector for each token of the vocabulary, held packed, so that a tied head can share it.
+#[derive(Debug)]
+pub struct Embedding {
+    packed: Rc<PackedF32>,
+    vocabulary: usize,
+    size: usize,
+}
+
+impl Embedding {
+    /// Reads `weight`, `[vocabulary, size]`. The second result is the head tied to the table: a linear layer of
+    /// the same weights, in the same memory.
+    ///
+    /// # Errors
+    /// Those of [`Linear::load`].
+    pub fn load(weights: &Weights<'_>, vocabulary: usize, size: usize) -> Result<(Self, Linear)> {
+        let rows = Rows::all(weights.clone(), vocabulary).without_bias();
+        let head = Linear::load(&[rows], size, Layout::OutIn)?;
+        Ok((Self { packed: Rc::clone(head.packed()), vocabulary, size }, head))
+    }
+
+    /// The vectors of `ids`, `[seq, size]`.
+    ///
+    /// # Errors
+    /// [`Error::Request`] for an id beyond the vocabulary.
+    pub fn forward(&self, ids: &[u32]) -> Result<Tensor> {
+        let mut rows = vec![0.0; ids.len() * self.size];
+        for (&id, row) in ids.iter().zip(rows.chunks_exact_mut(self.size)) {
+            if id as usize >= self.vocabulary {
+                let vocabulary = self.vocabulary;
+                return Err(Error::Request(format!("token {id} is beyond the vocabulary of {vocabulary}")));
+            }
+            self.packed.row(id as usize, row);
+        }
+        tensor(rows, (ids.len(), self.size))
+    }
+}
+
+/// One learned vector for each position.
+#[derive(Debug)]
+pub struct PositionEmbedding {
+    table: Vec<f32>,
+    size: usize,
+    offset: usize,
+}
+
+impl PositionEmbedding {
+    /// Reads `weight`, `[offset + positions, size]`; position 0 is row `offset`.
+    ///
+    /// # Errors
+    /// Those of [`Weights::values`].
+    pub fn load(weights: &Weights<'_>, positions: usize, size: usize, offset: usize) -> Result<Self> {
+        let table = weights.values("weight", &[offset + positions, size])?;
+        Ok(Self { table, size, offset })
+    }
+
+    /// The vectors of `seq` positions from `start` on, `[seq, size]`.
+    ///
+    /// # Panics
+    /// Beyond the positions that the table holds.
+    ///
+    /// # Errors
+    /// [`Error::Candle`] where the result cannot be made a tensor.
+    pub fn forward(&self, start: usize, seq: usize) -> Result<Tensor> {
+        let start = self.offset + start;
+        tensor(self.table[start * self.size..(start + seq) * self.size].to_vec(), (seq, self.size))
+    }
+}

@@ -1,0 +1,177 @@
+//! The linear layer: owns the packed weights, their precision and the kernel that multiplies them.
+
+use super::{Kernels, Mode, Precision, Weights, tensor, with_values};
+use crate::error::Result;
+use crate::kernels::{PANEL, PackedF32};
+use candle_core::Tensor;
+use std::ops::Range;
+use std::rc::Rc;
+
+/// Values of a checkpoint that are in memory at once while a matrix is packed.
+pub(crate) const STRIP_VALUES: usize = 1 << 20;
+
+/// How a checkpoint stores the matrix of a linear layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// `[out, in]`, as `torch.nn.Linear` does.
+    OutIn,
+    /// `[in, out]`, as the `Conv1D` of GPT-2 does.
+    InOut,
+}
+
+/// The output rows of a checkpoint's linear layer that a [`Linear`] takes.
+#[derive(Clone)]
+pub struct Rows<'a> {
+    weights: Weights<'a>,
+    weight: &'static str,
+    bias: Option<&'static str>,
+    out_features: usize,
+    ranges: Vec<Range<usize>>,
+}
+
+impl<'a> Rows<'a> {
+    /// All rows of the layer at `weights`, with its `weight` and its `bias`.
+    pub fn all(weights: Weights<'a>, out_features: usize) -> Self {
+        let ranges = vec![0..out_features];
+        Self { weights, weight: "weight", bias: Some("bias"), out_features, ranges }
+    }
+
+    /// The same rows of a layer that has no bias.
+    pub fn without_bias(self) -> Self {
+        Self { bias: None, ..self }
+    }
+
+    /// Only the rows in `ranges`, one range below the other: the queries, keys and values of some heads, say.
+    pub fn ranges(self, ranges: Vec<Range<usize>>) -> Self {
+        let rows = self.out_features;
+        assert!(ranges.iter().all(|range| range.end <= rows), "rows {ranges:?} of {rows}");
+        Self { ranges, ..self }
+    }
+
+    fn count(&self) -> usize {
+        self.ranges.iter().map(|range| range.len()).sum()
+    }
+}
+
+/// `y = x wᵀ + b`, with `w` packed for the kernels.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    weight: Rc<PackedF32>,
+    bias: Option<Vec<f32>>,
+    in_features: usize,
+    out_features: usize,
+    kernels: Kernels,
+}
+
+impl Linear {
+    /// Reads and packs `parts`, stacked one below the other, strip by strip: besides the packed matrix no more than
+    /// one strip is ever in memory. Either all parts have a bias or none has.
+    ///
+    /// # Errors
+    /// [`crate::Error::MissingTensor`], [`crate::Error::Tensor`], [`crate::Error::Read`],
+    /// [`crate::Error::Memory`].
+    pub fn load(parts: &[Rows<'_>], in_features: usize, layout: Layout) -> Result<Self> {
+        let weights = &parts[0].weights;
+        let out_features = parts.iter().map(Rows::count).sum();
+        let planning = weights.mode() == Mode::Plan;
+        let mut packed = match weights.precision() {
+            Precision::F32 if planning => PackedF32::new(0, in_features)?,
+            Precision::F32 => PackedF32::new(out_features, in_features)?,
+        };
+        weights.count_resident(PackedF32::bytes(out_features, in_features));
+        let mut bias = Vec::new();
+        let mut first_row = 0;
+        for part in parts {
+            match layout {
+                Layout::OutIn => part.pack_out_in(&mut packed, first_row, in_features)?,
+                Layout::InOut => part.pack_in_out(&mut packed, first_row, in_features)?,
+            }
+            if let Some(name) = part.bias {
+                let values = part.weights.vector(name, part.out_features)?;
+                if !planning {
+                    part.ranges.iter().for_each(|range| bias.extend_from_slice(&values[range.clone()]));
+                }
+            }
+            first_row += part.count();
+        }
+        assert!(
+            bias.is_empty() || bias.len() == out_features,
+            "all parts of a linear layer have a bias, or none: {} of {out_features}",
+            bias.len()
+        );
+        let bias = (!bias.is_empty()).then_some(bias);
+        Ok(Self { weight: Rc::new(packed), bias, in_features, out_features, kernels: weights.kernels() })
+    }
+
+    /// The packed matrix, to share: a head tied to an embedding holds its weights once.
+    pub(super) fn packed(&self) -> &Rc<PackedF32> {
+        &self.weight
+    }
+
+    /// `x` is `[seq, in_features]`; the result `[seq, out_features]`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Candle`] where the result cannot be made a tensor.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (seq, in_features) = x.dims2()?;
+        assert_eq!(in_features, self.in_features, "input of a linear layer");
+        let mut y = vec![0.0; seq * self.out_features];
+        with_values(x, |x| {
+            // Decode and prefill are two regimes, bounded by memory bandwidth and by multiply-adds.
+            match seq {
+                1 => self.weight.matvec(self.kernels.f32, x, &mut y),
+                _ => self.weight.matmul(self.kernels.f32, seq, x, &mut y),
+            }
+            Ok(())
+        })?;
+        if let Some(bias) = &self.bias {
+            self.kernels.vector.add(bias, &mut y);
+        }
+        tensor(y, (seq, self.out_features))
+    }
+}
+
+impl Rows<'_> {
+    fn pack_out_in(&self, packed: &mut PackedF32, first_row: usize, in_features: usize) -> Result<()> {
+        let tensor = self.weights.tensor(self.weight, &[self.out_features, in_features])?;
+        if self.weights.mode() == Mode::Plan {
+            self.weights.count_read(tensor, self.count() * in_features);
+            return Ok(());
+        }
+        let rows_per_strip = (STRIP_VALUES / in_features).max(1).next_multiple_of(PANEL);
+        let mut strip = vec![0.0; rows_per_strip.min(self.count()) * in_features];
+        let mut row = first_row;
+        for range in &self.ranges {
+            for start in range.clone().step_by(rows_per_strip) {
+                let rows = rows_per_strip.min(range.end - start);
+                let strip = &mut strip[..rows * in_features];
+                self.weights.read(tensor, (start * in_features) as u64, strip)?;
+                packed.set_rows(row, strip);
+                row += rows;
+            }
+        }
+        Ok(())
+    }
+
+    fn pack_in_out(&self, packed: &mut PackedF32, first_row: usize, in_features: usize) -> Result<()> {
+        let width = self.out_features;
+        let tensor = self.weights.tensor(self.weight, &[in_features, width])?;
+        if self.weights.mode() == Mode::Plan {
+            self.weights.count_read(tensor, in_features * width);
+            return Ok(());
+        }
+        let columns_per_strip = (STRIP_VALUES / width).max(1);
+        let mut strip = vec![0.0; columns_per_strip.min(in_features) * width];
+        for start in (0..in_features).step_by(columns_per_strip) {
+            let columns = columns_per_strip.min(in_features - start);
+            let strip = &mut strip[..columns * width];
+            self.weights.read(tensor, (start * width) as u64, strip)?;
+            let mut row = first_row;
+            for range in &self.ranges {
+                packed.set_columns(start, row, strip, width, range.clone());
+                row += range.len();
+            }
+        }
+        Ok(())
+    }
+}

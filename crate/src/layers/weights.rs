@@ -1,0 +1,208 @@
+//! Where a layer finds its tensors: a checkpoint seen through a dotted prefix.
+//!
+//! A model is built twice from the same code. [`Mode::Plan`] checks that every tensor is there with the right shape
+//! and dtype and adds up the bytes that the model will take, without reading one; [`Mode::Load`] reads. So a
+//! checkpoint that does not fit is refused before anything is read, and the two passes cannot disagree.
+
+use super::{Kernels, Precision};
+use crate::checkpoint::{Checkpoint, DType, TensorInfo};
+use crate::error::{Error, Result};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+/// Whether a pass over the model reads its weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Check names, shapes and dtypes, and count bytes.
+    Plan,
+    /// Read and pack.
+    Load,
+}
+
+/// Told how many bytes of the checkpoint have been read, of how many that will be.
+pub(super) type Progress<'a> = &'a mut dyn FnMut(u64, u64);
+
+/// A place in a checkpoint.
+#[derive(Clone)]
+pub struct Weights<'a> {
+    pass: Rc<Pass<'a>>,
+    prefix: String,
+}
+
+struct Pass<'a> {
+    checkpoint: &'a Checkpoint,
+    mode: Mode,
+    precision: Precision,
+    kernels: Kernels,
+    /// Names that the model asked for.
+    used: RefCell<BTreeSet<String>>,
+    /// Bytes that the model takes in memory, so far.
+    resident: Cell<u64>,
+    /// Bytes of the file that the pass has been through.
+    read: Cell<u64>,
+    total: u64,
+    progress: RefCell<Progress<'a>>,
+}
+
+impl<'a> Weights<'a> {
+    /// The root of `checkpoint` for a planning pass.
+    pub(crate) fn plan(checkpoint: &'a Checkpoint, precision: Precision, ignore: Progress<'a>) -> Self {
+        Self::new(checkpoint, precision, Mode::Plan, 0, ignore)
+    }
+
+    /// The root of `checkpoint` for a loading pass that will read `total` bytes.
+    pub(crate) fn load(
+        checkpoint: &'a Checkpoint,
+        precision: Precision,
+        total: u64,
+        progress: Progress<'a>,
+    ) -> Self {
+        Self::new(checkpoint, precision, Mode::Load, total, progress)
+    }
+
+    fn new(
+        checkpoint: &'a Checkpoint,
+        precision: Precision,
+        mode: Mode,
+        total: u64,
+        progress: Progress<'a>,
+    ) -> Self {
+        let pass = Pass {
+            checkpoint,
+            mode,
+            precision,
+            kernels: Kernels::preferred(),
+            used: RefCell::default(),
+            resident: Cell::new(0),
+            read: Cell::new(0),
+            total,
+            progress: RefCell::new(progress),
+        };
+        Self { pass: Rc::new(pass), prefix: String::new() }
+    }
+
+    /// The place called `name` below this one; an empty name is this one.
+    pub fn pp(&self, name: impl std::fmt::Display) -> Self {
+        Self { pass: Rc::clone(&self.pass), prefix: self.path(&name.to_string()) }
+    }
+
+    /// The first of `prefixes` below which the checkpoint holds `tensor`, or else the first of all: published
+    /// checkpoints of one architecture differ in the prefix of their names.
+    pub fn pp_that_has(&self, prefixes: &[&str], tensor: &str) -> Self {
+        let has = |prefix: &&&str| self.pp(prefix).contains(tensor);
+        self.pp(prefixes.iter().find(has).unwrap_or(&prefixes[0]))
+    }
+
+    /// Whether the checkpoint holds `name` below this place.
+    pub fn contains(&self, name: &str) -> bool {
+        self.pass.checkpoint.get(&self.path(name)).is_some()
+    }
+
+    /// The whole vector `name`, `[size]`, as f32.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`], [`Error::Tensor`], [`Error::Read`].
+    pub fn vector(&self, name: &str, size: usize) -> Result<Vec<f32>> {
+        self.values(name, &[size])
+    }
+
+    /// The whole tensor `name` of that shape as f32, row-major; empty while planning.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`], [`Error::Tensor`], [`Error::Read`].
+    pub fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let tensor = self.tensor(name, shape)?;
+        let n_values = shape.iter().product();
+        self.count_resident(4 * n_values as u64);
+        if self.mode() == Mode::Plan {
+            self.count_read(tensor, n_values);
+            return Ok(Vec::new());
+        }
+        let mut values = vec![0.0; n_values];
+        self.read(tensor, 0, &mut values)?;
+        Ok(values)
+    }
+
+    /// What the checkpoint says of tensor `name`, which must have that shape and a float dtype.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`], [`Error::Tensor`].
+    pub(super) fn tensor(&self, name: &str, shape: &[usize]) -> Result<&'a TensorInfo> {
+        let name = self.path(name);
+        let Some(tensor) = self.pass.checkpoint.get(&name) else {
+            return Err(Error::MissingTensor { name, expected: shape.to_vec() });
+        };
+        if tensor.shape != shape {
+            let (expected, found) = (format!("{shape:?}"), format!("{:?}", tensor.shape));
+            return Err(Error::Tensor { name, expected, found });
+        }
+        if !matches!(tensor.dtype, DType::F32 | DType::F16 | DType::BF16) {
+            let expected = "f32, f16 or bf16".to_owned();
+            return Err(Error::Tensor { name, expected, found: tensor.dtype.to_string() });
+        }
+        self.pass.used.borrow_mut().insert(name);
+        Ok(tensor)
+    }
+
+    /// Reads values of `tensor` from element `start` on, and reports progress.
+    pub(super) fn read(&self, tensor: &TensorInfo, start: u64, values: &mut [f32]) -> Result<()> {
+        self.pass.checkpoint.read_f32(tensor, start, values)?;
+        self.count_read(tensor, values.len());
+        (self.pass.progress.borrow_mut())(self.pass.read.get().min(self.pass.total), self.pass.total);
+        Ok(())
+    }
+
+    pub(super) fn count_read(&self, tensor: &TensorInfo, n_values: usize) {
+        let value_bytes = if tensor.dtype == DType::F32 { 4 } else { 2 };
+        self.pass.read.set(self.pass.read.get() + value_bytes * n_values as u64);
+    }
+
+    pub(super) fn count_resident(&self, bytes: u64) {
+        self.pass.resident.set(self.pass.resident.get() + bytes);
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        self.pass.mode
+    }
+
+    /// The precision that matrices are packed in.
+    pub fn precision(&self) -> Precision {
+        self.pass.precision
+    }
+
+    /// The kernels that the layers will run on.
+    pub fn kernels(&self) -> Kernels {
+        self.pass.kernels
+    }
+
+    /// Bytes that the layers loaded so far take (or will take) in memory.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        self.pass.resident.get()
+    }
+
+    /// Bytes of the checkpoint that the layers so far read (or will read).
+    pub(crate) fn read_bytes(&self) -> u64 {
+        self.pass.read.get()
+    }
+
+    /// Numbers in the tensors that the layers asked for, each tensor once.
+    pub(crate) fn parameters(&self) -> u64 {
+        let used = self.pass.used.borrow();
+        used.iter().filter_map(|name| self.pass.checkpoint.get(name)).map(TensorInfo::elements).sum()
+    }
+
+    /// Names of the checkpoint's tensors that no layer asked for.
+    pub(crate) fn ignored(&self) -> Vec<String> {
+        let used = self.pass.used.borrow();
+        self.pass.checkpoint.names().filter(|name| !used.contains(*name)).map(str::to_owned).collect()
+    }
+
+    fn path(&self, name: &str) -> String {
+        match (self.prefix.as_str(), name) {
+            (prefix, "") => prefix.to_owned(),
+            ("", name) => name.to_owned(),
+            (prefix, name) => format!("{prefix}.{name}"),
+        }
+    }
+}

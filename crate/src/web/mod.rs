@@ -1,0 +1,213 @@
+//! The JavaScript surface of the crate, and the only room that names a `JsValue`.
+//!
+//! It runs in a dedicated worker: files are read synchronously, and every call blocks. Generation goes step by step, so
+//! that the worker can look for a cancel between two steps. Every failure is thrown as an `Error` with a `code` (see
+//! [`crate::Error::code`]). What the objects below hold is typed in `www/protocol.js`.
+
+#![allow(unreachable_pub, reason = "what is public here is exported to JavaScript, not to Rust")]
+
+mod blob;
+mod convert;
+mod crash;
+
+use crate::generate::{Run, Scoring};
+use crate::{Files, GenerateOptions, Precision, Step, Ticket};
+use blob::BlobSource;
+use convert::{precision_of, seed_of, thrown, to_js};
+use serde_json::json;
+use std::cell::RefCell;
+use std::rc::Rc;
+use wasm_bindgen::prelude::*;
+
+type JsResult<T> = Result<T, JsValue>;
+type SharedSession = Rc<RefCell<crate::Session>>;
+
+/// Runs once, when the module is instantiated.
+#[wasm_bindgen(start)]
+fn start() {
+    crash::keep_panic_text();
+}
+
+/// `{ id, version, name, kernel }` of this build: the id that the site was assembled with, the crate's version, the
+/// instruction set and the kernel that it prefers.
+#[wasm_bindgen(js_name = build)]
+pub fn build() -> JsValue {
+    let name = if cfg!(target_feature = "relaxed-simd") { "relaxed" } else { "simd128" };
+    to_js(&json!({
+        "id": option_env!("VITRINE_BUILD_ID").unwrap_or("dev"),
+        "version": env!("CARGO_PKG_VERSION"),
+        "name": name,
+        "kernel": crate::kernels::f32_kernels()[0].name(),
+    }))
+}
+
+/// A checkpoint whose config, tokenizer and headers have been read.
+#[wasm_bindgen]
+pub struct Candidate {
+    inner: crate::Candidate,
+}
+
+#[wasm_bindgen]
+impl Candidate {
+    /// Opens `files`, an array of `{ name, blob }`.
+    #[wasm_bindgen(constructor)]
+    pub fn new(files: js_sys::Array) -> JsResult<Candidate> {
+        let files = files.iter().map(BlobSource::boxed).collect::<JsResult<Vec<_>>>()?;
+        Ok(Self { inner: crate::Candidate::open(Files::new(files)).map_err(thrown)? })
+    }
+
+    /// Checks every tensor and the memory; returns what loading would take.
+    pub fn plan(&self, precision: &str) -> JsResult<JsValue> {
+        let plan = self.inner.plan(precision_of(precision)?).map_err(thrown)?;
+        let shape = self.inner.shape();
+        Ok(to_js(&json!({
+            "architecture": self.inner.architecture(),
+            "parameters": plan.parameters,
+            "layers": shape.layers,
+            "context": shape.context,
+            "vocabulary": shape.vocabulary,
+            "precision": plan.precision.name(),
+            "bytes": convert::bytes(&plan.bytes),
+            "available": plan.available,
+        })))
+    }
+
+    /// Reads and packs the weights. `on_progress(done, total)` is told bytes of the weight files.
+    pub fn load(self, precision: &str, on_progress: &js_sys::Function) -> JsResult<Session> {
+        let precision: Precision = precision_of(precision)?;
+        let mut progress = |done: u64, total: u64| {
+            // A listener that throws must not end the load.
+            let _ = on_progress.call2(&JsValue::NULL, &(done as f64).into(), &(total as f64).into());
+        };
+        let session = self.inner.load(precision, &mut progress).map_err(thrown)?;
+        Ok(Session { inner: Rc::new(RefCell::new(session)) })
+    }
+}
+
+/// A loaded model.
+#[wasm_bindgen]
+pub struct Session {
+    inner: SharedSession,
+}
+
+#[wasm_bindgen]
+impl Session {
+    /// What is loaded, and the memory that it takes now.
+    pub fn info(&self) -> JsValue {
+        let info = self.inner.borrow().info();
+        let mut memory = convert::bytes(&info.bytes);
+        memory["wasm"] = crash::wasm_memory_bytes().into();
+        to_js(&json!({
+            "architecture": info.architecture,
+            "parameters": info.parameters,
+            "layers": info.shape.layers,
+            "context": info.shape.context,
+            "vocabulary": info.shape.vocabulary,
+            "precision": info.precision.name(),
+            "bytes": info.bytes.total(),
+            "memory": memory,
+            "kernel": info.kernel,
+            "ignored": info.ignored,
+        }))
+    }
+
+    /// The tokens of `text`: `[{ id, text }]`.
+    pub fn tokenize(&self, text: &str) -> JsResult<JsValue> {
+        let pieces = self.inner.borrow_mut().tokenize(text).map_err(thrown)?;
+        let pieces = pieces.iter().map(|piece| json!({ "id": piece.id, "text": piece.text }));
+        Ok(to_js(&pieces.collect::<serde_json::Value>()))
+    }
+
+    /// Starts to continue `prompt`; an earlier generation or score of this session ends with it.
+    pub fn generate(&self, prompt: &str, options: JsValue) -> JsResult<Generation> {
+        let options = convert::options(options)?;
+        let seed = options.sampling.seed;
+        let run = self.inner.borrow_mut().start(prompt, &options).map_err(thrown)?;
+        Ok(Generation { session: Rc::clone(&self.inner), run, seed: seed_of(seed) })
+    }
+
+    /// Starts to score `text`.
+    pub fn score(&self, text: &str) -> JsResult<ScoreRun> {
+        let scoring = self.inner.borrow_mut().start_score(text).map_err(thrown)?;
+        Ok(ScoreRun { session: Rc::clone(&self.inner), scoring })
+    }
+}
+
+/// A continuation in progress.
+#[wasm_bindgen]
+pub struct Generation {
+    session: SharedSession,
+    run: Ticket<Run>,
+    seed: f64,
+}
+
+#[wasm_bindgen]
+impl Generation {
+    /// The seed in use.
+    #[wasm_bindgen(getter)]
+    pub fn seed(&self) -> f64 {
+        self.seed
+    }
+
+    /// Tokens of the prompt, those that the family adds included.
+    #[wasm_bindgen(getter, js_name = promptTokens)]
+    pub fn prompt_tokens(&self) -> usize {
+        self.run.prompt_tokens()
+    }
+
+    /// Reads a chunk of the prompt, or writes a token, or ends: `{ type: "prefill" | "token" | "end", … }`.
+    pub fn step(&mut self) -> JsResult<JsValue> {
+        let step = self.session.borrow_mut().step(&mut self.run).map_err(thrown)?;
+        Ok(to_js(&match step {
+            Step::Prefill { done, total } => json!({ "type": "prefill", "done": done, "total": total }),
+            Step::Token(token) => {
+                json!({ "type": "token", "id": token.id, "text": token.text, "logprob": token.logprob })
+            }
+            Step::End { reason, text } => json!({ "type": "end", "reason": reason.name(), "text": text }),
+        }))
+    }
+
+    /// Ends early: `{ reason: "cancelled", text }`, with the text that was held back.
+    pub fn finish(&mut self) -> JsResult<JsValue> {
+        let text = self.session.borrow_mut().finish(&mut self.run).map_err(thrown)?;
+        Ok(to_js(&json!({ "reason": "cancelled", "text": text })))
+    }
+}
+
+/// A score in progress.
+#[wasm_bindgen(js_name = Scoring)]
+pub struct ScoreRun {
+    session: SharedSession,
+    scoring: Ticket<Scoring>,
+}
+
+#[wasm_bindgen(js_class = Scoring)]
+impl ScoreRun {
+    /// Reads a chunk of the text, or ends: `{ type: "progress" | "end", … }`.
+    pub fn step(&mut self) -> JsResult<JsValue> {
+        let mut session = self.session.borrow_mut();
+        let (done, total) = session.step_score(&mut self.scoring).map_err(thrown)?;
+        if done < total {
+            return Ok(to_js(&json!({ "type": "progress", "done": done, "total": total })));
+        }
+        let score = session.finish_score(&self.scoring).map_err(thrown)?;
+        let token = |token: &crate::ScoredToken| json!({ "id": token.id, "text": token.text, "logprob": token.logprob });
+        Ok(to_js(&json!({
+            "type": "end",
+            "tokens": score.tokens.iter().map(token).collect::<Vec<_>>(),
+            "perplexity": score.perplexity,
+            "bitsPerByte": score.bits_per_byte,
+        })))
+    }
+}
+
+/// The defaults of `generate`, for a page to show: the names of its options with their values.
+#[wasm_bindgen(js_name = generateDefaults)]
+pub fn generate_defaults() -> JsValue {
+    let defaults = GenerateOptions::default();
+    to_js(&json!({
+        "maxNewTokens": defaults.max_new_tokens,
+        "temperature": defaults.sampling.temperature,
+        "repetitionPenalty": defaults.sampling.repetition_penalty,
+    }))
+}
