@@ -45,9 +45,9 @@ export async function imitateHub() {
     const url = new URL(request.url ?? "/", "http://localhost");
     requests.push(url.pathname);
     allow(request, response);
-    const [, name, revision] = /^\/api\/models\/([^/]+\/[^/]+)\/tree\/([^/]+)$/.exec(url.pathname) ?? [];
+    const [, name, revision = ""] = /^\/api\/models\/([^/]+\/[^/]+)\/tree\/([^/]+)$/.exec(url.pathname) ?? [];
     if (name) return list(response, url, found(response, name, revision));
-    const [, owner, at, path] = /^\/([^/]+\/[^/]+)\/resolve\/([^/]+)\/(.+)$/.exec(url.pathname) ?? [];
+    const [, owner, at = "", path = ""] = /^\/([^/]+\/[^/]+)\/resolve\/([^/]+)\/(.+)$/.exec(url.pathname) ?? [];
     if (owner) return resolve(response, owner, decodeURIComponent(path), found(response, owner, at));
     refuse(response, 404, "EntryNotFound");
   });

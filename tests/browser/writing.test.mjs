@@ -1,0 +1,111 @@
+// The page writes: with the model that it brings, and with files that a visitor opens.
+
+import assert from "node:assert/strict";
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { zeroCheckpoint } from "./checkpoints.mjs";
+import { Page } from "./page.mjs";
+import { inEveryEngine, json, local } from "./suite.mjs";
+
+/** Checkpoints of the reference implementation, each with what it wrote. */
+const FIXTURES = readdirSync(local("tests/fixtures"), { withFileTypes: true })
+  .filter((entry) => entry.isDirectory() && entry.name !== "text")
+  .map((entry) => entry.name);
+
+inEveryEngine("the page writes", (stage) => {
+  test("the built-in model writes what the reference writes", async () => {
+    const expected = json("www/models/storyteller/expected.json");
+    const page = await Page.open(stage.driver, stage.site.url);
+    await page.fill("textbox", "Prompt", expected.prompt);
+    await page.setGreedy(expected.ids.length);
+    assert.equal(await page.generate(), expected.text);
+    assert.deepEqual(stage.site.missing, [], "the page asked for files that the site does not have");
+  });
+
+  test("both builds write the same greedy text", async () => {
+    const expected = json("www/models/storyteller/expected.json");
+    for (const build of ["simd128", "relaxed"]) {
+      await stage.driver.get(`${stage.site.url}?build=${build}`);
+      const page = new Page(stage.driver);
+      await page.until("the engine has started or said why not", async () => (await page.canPress("Generate")) || /could not be started/.test(await page.status()));
+      if (build === "relaxed" && !(await page.canPress("Generate"))) {
+        assert.equal(await relaxedSimd(stage.driver), false, await page.status());
+        continue;
+      }
+      assert.equal(await stage.driver.executeScript("return vitrine.engine.build.name"), build);
+      await page.fill("textbox", "Prompt", expected.prompt);
+      await page.setGreedy(expected.ids.length);
+      assert.equal(await page.generate(), expected.text, build);
+    }
+  });
+
+  test("the same seed writes the same text, a fresh one is shown", async () => {
+    const page = await Page.open(stage.driver, stage.site.url);
+    await page.fill("spinbutton", "Temperature", 1);
+    await page.fill("spinbutton", "Max new tokens", 30);
+    await page.fill("spinbutton", "Seed", 7);
+    const first = await page.generate();
+    assert.ok(first.length > 20, first);
+    assert.equal(await page.generate(), first);
+    await page.fill("spinbutton", "Seed", 8);
+    assert.notEqual(await page.generate(), first);
+  });
+
+  test("Stop answers at once, keeps the text and leaves the page usable", async () => {
+    const page = await Page.open(stage.driver, stage.site.url);
+    const files = zeroCheckpoint(join(stage.scratch, "slow"), { layers: 12, hidden: 512, context: 1024 });
+    await page.openFiles(files);
+    await page.statusMatches(/Opened files is ready/);
+    await page.fill("spinbutton", "Max new tokens", 1000);
+    await page.press("Generate");
+    await page.until("some text is there", async () => (await page.output()).length > 20);
+    const pressed = Date.now();
+    await page.press("Stop");
+    await page.until("the writing has stopped", () => page.canPress("Generate"));
+    const stoppedAfterMs = Date.now() - pressed;
+    const text = await page.output();
+    assert.ok(stoppedAfterMs < 2000, `stopping took ${stoppedAfterMs} ms`);
+    assert.match(await page.status(), /Stopped after \d+ tokens/);
+    assert.ok(text.length > 20);
+    await page.fill("spinbutton", "Max new tokens", 3);
+    assert.ok((await page.generate()).length > 0);
+  });
+
+  for (const name of FIXTURES) {
+    test(`files opened by hand write what the reference writes: ${name}`, async () => {
+      const folder = local(`tests/fixtures/${name}`);
+      const { greedy } = json(`tests/fixtures/${name}/expected.json`);
+      const files = readdirSync(folder).filter((file) => !file.startsWith("expected."));
+      const page = await Page.open(stage.driver, stage.site.url);
+      await page.openFiles(files.map((file) => join(folder, file)));
+      await page.statusMatches(/Opened files is ready/);
+      await page.fill("textbox", "Prompt", greedy.prompt);
+      await page.setGreedy(greedy.ids.length);
+      assert.equal(await page.generate(), greedy.text);
+    });
+  }
+
+  test("a second model takes the place of the first, and gives its memory back", async () => {
+    const page = await Page.open(stage.driver, stage.site.url);
+    const memory = () => stage.driver.executeScript("return vitrine.engine.model.memory.wasm");
+    const small = Number(await memory());
+    await page.openFiles(zeroCheckpoint(join(stage.scratch, "large"), { layers: 12, hidden: 512, context: 1024 }));
+    await page.statusMatches(/Opened files is ready/);
+    const large = Number(await memory());
+    await page.choose("Storyteller");
+    await page.statusMatches(/Storyteller is ready/);
+    const again = Number(await memory());
+    assert.ok(large > small + 100e6, `${large} bytes are more than ${small}`);
+    assert.ok(again < 1.5 * small, `${again} bytes are about ${small}`);
+    assert.ok((await page.generate()).length > 0);
+  });
+});
+
+/** @param {import("selenium-webdriver").WebDriver} driver */
+async function relaxedSimd(driver) {
+  return driver.executeAsyncScript(`
+    const done = arguments[arguments.length - 1];
+    import(new URL("capabilities.js", location.href).href).then((module) => done(module.detectCapabilities().relaxedSimd));
+  `);
+}
