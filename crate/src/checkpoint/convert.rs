@@ -79,7 +79,7 @@ fn f16_to_f32(half: u16) -> f32 {
 mod tests {
     use super::*;
     #[cfg(target_arch = "wasm32")]
-    use wasm_bindgen_test::wasm_bindgen_test;
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     const LENGTHS: [usize; 9] = [0, 1, 2, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK - 1, 2 * BLOCK, 1000];
 
@@ -96,8 +96,7 @@ mod tests {
         ours.to_bits() == theirs.to_bits() || (ours.is_nan() && theirs.is_nan())
     }
 
-    #[cfg_attr(not(target_arch = "wasm32"), test)]
-    #[cfg_attr(target_arch = "wasm32", wasm_bindgen_test)]
+    #[test]
     fn every_half_widens_as_the_half_crate_does() {
         let every: Vec<u16> = (0..=u16::MAX).collect();
         for ((half, f16), bf16) in
@@ -109,8 +108,7 @@ mod tests {
         }
     }
 
-    #[cfg_attr(not(target_arch = "wasm32"), test)]
-    #[cfg_attr(target_arch = "wasm32", wasm_bindgen_test)]
+    #[test]
     fn every_length_is_widened_in_place() {
         for length in LENGTHS {
             let halves: Vec<u16> = (0..length).map(|i| (i * 61 % 30_000) as u16).collect();

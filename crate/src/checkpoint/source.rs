@@ -137,6 +137,8 @@ mod on_disk {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn reads_by_range(source: &dyn Source) {
         assert_eq!((source.name(), source.len(), source.is_empty()), ("digits", 10, false));

@@ -1,5 +1,8 @@
 //! The safetensors reader: what it reads, and each of its refusals.
 
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
 use super::forge::{open, refused, safetensors};
 use super::{floats, read};
 use crate::checkpoint::DType;
@@ -102,7 +105,7 @@ fn wrong_offsets_are_refused() {
         (vec![tensor("a", "[1]", most - 4, most)], "`a` ends at byte 18446744073709551615 of the data"),
         (vec![tensor("a", "[1]", 8, 4)], "`a` has offsets [8, 4], which run backwards"),
         (vec![tensor("a", "[2,3]", 0, 16)], "`a` is F32 [2, 3]: expected 24 bytes, found 16"),
-        (vec![tensor("a", "[4611686018427387904]", 0, 16)], "expected more than any file, found 16"),
+        (vec![tensor("a", "[4294967295,4294967295]", 0, 16)], "expected more than any file, found 16"),
         (vec![tensor("a", "[4294967296,4294967296]", 0, 16)], "`a` has more elements than this machine"),
         (vec![tensor("a", "[4294967296,4294967296,0]", 0, 0)], "`a` has more elements than this machine"),
         (vec![tensor("a", "[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,4]", 0, 16)], "`a` has 17 dimensions"),

@@ -1,5 +1,8 @@
 //! Files that are no checkpoint are named as what they are.
 
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
 use super::forge::refused;
 
 #[test]

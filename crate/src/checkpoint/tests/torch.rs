@@ -1,5 +1,8 @@
 //! The `torch.save` reader: files that PyTorch made, and each refusal of zip archive, pickle and tensor.
 
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
 use super::forge::{Pickled, WEIGHT, Zip, open, refused, state_dict, torch_file};
 use super::{floats, read};
 use crate::checkpoint::{Checkpoint, DType};
