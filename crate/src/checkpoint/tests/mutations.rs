@@ -211,3 +211,19 @@ fn the_greediest_pickles_stay_below_the_bound() {
         assert!(peak <= bound(length), "{unit:?}: {peak} bytes held for a file of {length}");
     }
 }
+
+#[test]
+fn the_greediest_headers_stay_below_the_bound() {
+    let many = (0..50_000).map(|i| format!(r#""{i}":{{"dtype":"","shape":[],"data_offsets":[0,0]}}"#));
+    let many = format!("{{{}}}", many.collect::<Vec<_>>().join(","));
+    let long = format!(r#"{{"a":{{"dtype":"F32","shape":[{}0],"data_offsets":[0,0]}}}}"#, "0,".repeat(1_000_000));
+    let name = format!(r#"{{"{}":{{"dtype":"F32","shape":[1],"data_offsets":[0,0]}}}}"#, "\\n".repeat(1_000_000));
+    for (header, opens) in [(many, true), (long, false), (name, false)] {
+        let file = super::forge::safetensors(&header, b"");
+        let length = file.len();
+        let mut opened = false;
+        let peak = peak(|| opened = open_and_read(file));
+        assert_eq!(opened, opens, "{}", &header[..80]);
+        assert!(peak <= bound(length), "{peak} bytes held for a file of {length}: {}", &header[..80]);
+    }
+}
