@@ -5,7 +5,7 @@
 use super::{
     Activation, AttentionShape, Entry, F32Kernel, PAGE, PANEL, PackedF32, Page, VectorKernel, reference,
 };
-use crate::kernels::panels::{K_BLOCK, M_BLOCK, TILE};
+use crate::kernels::panels::{K_BLOCK, LARGEST_TILE as TILE, M_BLOCK};
 
 /// Stamps the contract on one kernel: its trait (`f32` or `vector`), the name that must be the one that runs, and a
 /// reference to it.
@@ -141,7 +141,7 @@ pub(super) mod f32 {
                 assert_eq!(bits(&y[row * n..][..n]), bits(&expected), "{name}: row {row} of {m}, [{n}, {k}]");
             }
         };
-        for m in [0, 1, 2, TILE - 1, TILE, TILE + 1, 3 * TILE - 1] {
+        for m in [0, 1, 2, 3, 4, TILE - 1, TILE, TILE + 1, 3 * TILE - 1] {
             for n in [0, 1, 7, 8, 9, PANEL - 1, PANEL, PANEL + 1, 3 * PANEL + 5] {
                 for k in [0, 1, 2, 5, 64] {
                     check(m, n, k);
@@ -378,7 +378,7 @@ pub(super) mod vector {
             assert_close(&cache.run(kernel), &expected, |_| 2e-6, &format!("{name}: {:?}", cache.shape));
         };
         for past in [0, 1, 15, 16, 17, PAGE - 1, PAGE, PAGE + 1, 3 * PAGE - 3] {
-            for queries in [0, 1, 2, TILE - 1, TILE, TILE + 1] {
+            for queries in [0, 1, 2, 3, 4, TILE - 1, TILE, TILE + 1] {
                 check(2, 8, past, queries);
             }
         }

@@ -5,10 +5,13 @@
 
 use super::{F32Panels, Lanes, VectorOperations};
 
+/// Rows in a tile: see `panels`.
+const TILE: usize = 4;
+
 /// Products with packed `f32` matrices in plain Rust.
-pub static F32: F32Panels<Portable> = F32Panels(Portable);
+pub static F32: F32Panels<Portable, TILE> = F32Panels(Portable);
 /// Vector operations in plain Rust.
-pub static VECTOR: VectorOperations<Portable> = VectorOperations(Portable);
+pub static VECTOR: VectorOperations<Portable, TILE> = VectorOperations(Portable);
 
 /// The token of plain Rust.
 #[derive(Clone, Copy, Debug)]

@@ -8,10 +8,13 @@ use core::arch::wasm32::{f32x4_relaxed_madd, v128};
 use super::simd128::Simd128;
 use super::{F32Panels, Lanes, VectorOperations};
 
+/// Rows in a tile: see `panels`.
+const TILE: usize = 6;
+
 /// Products with packed `f32` matrices on relaxed SIMD.
-pub static F32: F32Panels<RelaxedSimd> = F32Panels(RelaxedSimd);
+pub static F32: F32Panels<RelaxedSimd, TILE> = F32Panels(RelaxedSimd);
 /// Vector operations on relaxed SIMD.
-pub static VECTOR: VectorOperations<RelaxedSimd> = VectorOperations(RelaxedSimd);
+pub static VECTOR: VectorOperations<RelaxedSimd, TILE> = VectorOperations(RelaxedSimd);
 
 /// The token of wasm's relaxed SIMD.
 #[derive(Clone, Copy, Debug)]

@@ -6,10 +6,13 @@ use core::arch::wasm32::*;
 
 use super::{F32Panels, Lanes, VectorOperations};
 
+/// Rows in a tile: see `panels`.
+const TILE: usize = 4;
+
 /// Products with packed `f32` matrices on simd128.
-pub static F32: F32Panels<Simd128> = F32Panels(Simd128);
+pub static F32: F32Panels<Simd128, TILE> = F32Panels(Simd128);
 /// Vector operations on simd128.
-pub static VECTOR: VectorOperations<Simd128> = VectorOperations(Simd128);
+pub static VECTOR: VectorOperations<Simd128, TILE> = VectorOperations(Simd128);
 
 /// The token of wasm's fixed-width SIMD.
 #[derive(Clone, Copy, Debug)]
@@ -26,16 +29,11 @@ impl Lanes for Simd128 {
     }
     #[inline(always)]
     fn load(self, x: &[f32; 4]) -> v128 {
-        f32x4(x[0], x[1], x[2], x[3])
+        bytemuck::must_cast(*x)
     }
     #[inline(always)]
     fn store(self, v: v128, y: &mut [f32; 4]) {
-        *y = [
-            f32x4_extract_lane::<0>(v),
-            f32x4_extract_lane::<1>(v),
-            f32x4_extract_lane::<2>(v),
-            f32x4_extract_lane::<3>(v),
-        ];
+        *y = bytemuck::must_cast(v);
     }
     #[inline(always)]
     fn add(self, a: v128, b: v128) -> v128 {

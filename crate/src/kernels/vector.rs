@@ -8,11 +8,11 @@ use super::{Activation, AttentionShape, Lanes, Page, VectorKernel, attention, ma
 /// Elements taken at a time.
 const BLOCK: usize = 16;
 
-/// Vector operations on the instruction set `L`.
+/// Vector operations on the instruction set `L`; attention takes `TILE` queries at a time.
 #[derive(Clone, Copy, Debug)]
-pub struct VectorOperations<L>(pub(super) L);
+pub struct VectorOperations<L, const TILE: usize>(pub(super) L);
 
-impl<L: Lanes> VectorKernel for VectorOperations<L> {
+impl<L: Lanes, const TILE: usize> VectorKernel for VectorOperations<L, TILE> {
     fn name(&self) -> &'static str {
         L::NAME
     }
@@ -101,7 +101,7 @@ impl<L: Lanes> VectorKernel for VectorOperations<L> {
         out: &mut [f32],
         scratch: &mut Vec<f32>,
     ) {
-        attention::attention(self.0, shape, q, pages, out, scratch);
+        attention::attention::<L, TILE>(self.0, shape, q, pages, out, scratch);
     }
 }
 
