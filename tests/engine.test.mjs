@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
-import { describe, test } from "node:test";
+import { afterEach, describe, test } from "node:test";
 import { chooseBuild } from "../www/capabilities.js";
 import { Engine } from "../www/engine.js";
 import { BUILD, done, failed, FakeWorker, MODEL, settle, STILL, token } from "./loopback.mjs";
@@ -38,6 +38,8 @@ async function loaded(...scripts) {
   await all.engine.load({ builtin: "storyteller" });
   return all;
 }
+
+afterEach(() => FakeWorker.terminateAll());
 
 /**
  * @param {Promise<unknown>} promise

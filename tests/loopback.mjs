@@ -35,6 +35,13 @@ export const token = (id) => ({ id, text: ` t${id}`, logprob: -id });
  * everything else wait for the test to call `post`.
  */
 export class FakeWorker extends EventTarget {
+  /** All that live: an open port would keep the test's process from ending. @type {Set<FakeWorker>} */
+  static #alive = new Set();
+
+  static terminateAll() {
+    for (const worker of FakeWorker.#alive) worker.terminate();
+  }
+
   /** @type {any[]} */
   seen = [];
   terminated = false;
@@ -45,6 +52,7 @@ export class FakeWorker extends EventTarget {
   /** @param {Record<string, (request: any, worker: FakeWorker) => void>} [script] */
   constructor(script = {}) {
     super();
+    FakeWorker.#alive.add(this);
     this.#script = { start: done(BUILD), open: done({ name: "tiny" }), load: done(MODEL), ...script };
     this.#channel.port1.onmessage = ({ data }) => {
       if (!this.terminated) this.dispatchEvent(new MessageEvent("message", { data }));
@@ -65,6 +73,7 @@ export class FakeWorker extends EventTarget {
   terminate() {
     this.terminated = true;
     this.#channel.port1.close();
+    FakeWorker.#alive.delete(this);
   }
 
   /** @param {Answer | { type: string, id: number }} answer as the worker would post it */
