@@ -1,5 +1,8 @@
 // A worker that is not one: engine.js talks to a MessagePort, and the test on its other end says what the worker says.
 
+import assert from "node:assert/strict";
+import { Engine } from "../www/engine.js";
+
 /** @import { Answer, Build, Model, Request } from "../www/protocol.js" */
 /** @import { EngineError } from "../www/errors.js" */
 
@@ -119,4 +122,57 @@ export function failed(code, message) {
 /** Lets every message that is under way arrive. */
 export async function settle() {
   for (let i = 0; i < 5; i++) await new Promise((resolve) => setImmediate(resolve));
+}
+
+/** @typedef {ConstructorParameters<typeof FakeWorker>[0]} Script */
+
+/**
+ * An engine whose n-th worker follows the n-th script; later ones are healthy.
+ *
+ * @param {...Script} scripts
+ */
+export async function start(...scripts) {
+  /** @type {FakeWorker[]} */
+  const workers = [];
+  const engine = await Engine.start({
+    build: "simd128",
+    createWorker() {
+      const worker = new FakeWorker(scripts[workers.length]);
+      workers.push(worker);
+      return worker;
+    },
+  });
+  /** @param {number} n */
+  const worker = (n) => /** @type {FakeWorker} */ (workers[n]);
+  return { engine, workers, worker };
+}
+
+/** @param {...Script} scripts */
+export async function loaded(...scripts) {
+  const all = await start(...scripts);
+  await all.engine.load({ builtin: "storyteller" });
+  return all;
+}
+
+/**
+ * @param {Promise<unknown>} promise
+ * @param {string} code
+ * @param {RegExp} [message]
+ */
+export function rejects(promise, code, message = /./) {
+  return assert.rejects(promise, (/** @type {EngineError} */ error) => {
+    assert.equal(error.code, code);
+    assert.match(error.message, message);
+    return true;
+  });
+}
+
+/**
+ * @param {FakeWorker} worker
+ * @param {number} id
+ * @param {object} [end]
+ */
+export function finish(worker, id, end = {}) {
+  const value = { reason: "length", text: "", prefill: STILL, decode: STILL, memory: MODEL.memory, ...end };
+  worker.post({ type: "done", id, value });
 }

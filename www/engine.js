@@ -6,14 +6,14 @@ import { chooseBuild, detectCapabilities, FLOOR } from "./capabilities.js";
 import { Connection } from "./engine/connection.js";
 import { wireSampling, wireSource, wireText } from "./engine/requests.js";
 import { Run } from "./engine/run.js";
-import { EngineError, isFailure, messageOf } from "./errors.js";
+import { EngineError, messageOf } from "./errors.js";
 import { sweepDownloads } from "./fetching/storage.js";
 
 /** @import { WorkerLike } from "./engine/connection.js" */
 /** @import { Build, BuildName, GenerateOptions, GenerationEnd, LoadOptions, Memory, Model, News } from "./protocol.js" */
 /** @import { Score, ScoreOptions, Source, TextToken } from "./protocol.js" */
 
-export { EngineError } from "./errors.js";
+export { EngineError, isFailure } from "./errors.js";
 
 /** The version of this API. */
 export const VERSION = "0.1.0";
@@ -314,5 +314,3 @@ const ended = () => new EngineError("cancelled", "the worker was ended, since an
 function throwIfAborted(signal, what) {
   if (signal?.aborted) throw cancelled(what);
 }
-
-export { isFailure };

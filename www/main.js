@@ -6,7 +6,7 @@ import { element } from "./page/elements.js";
 import { Meters, showModel } from "./page/figures.js";
 import { Output } from "./page/output.js";
 import { readParameters } from "./page/parameters.js";
-import { Picker } from "./page/picker.js";
+import { FILES, Picker } from "./page/picker.js";
 import { readSampling, showSeed } from "./page/sampling.js";
 import { say, sayFailure, showProgress } from "./page/status.js";
 
@@ -83,6 +83,7 @@ async function loadNow(choice, signal) {
     exhibit = choice;
     say(`${choice.name} is ready.`);
   } catch (error) {
+    picker.refuse(choice);
     const stays = engine.model && exhibit ? `${exhibit.name} is still loaded.` : "";
     if (isFailure(error) && error.code === "cancelled") say(`Loading was cancelled. ${stays}`);
     else sayFailure(error, stays);
@@ -152,7 +153,7 @@ function openFiles(files) {
   if (!first) return;
   const path = first instanceof File ? first.webkitRelativePath : first.name;
   const folder = path.includes("/") ? path.slice(0, path.indexOf("/")) : "Opened files";
-  void load(picker.offer({ files }, folder));
+  void load({ id: FILES, name: folder, source: { files } });
 }
 
 function listen() {

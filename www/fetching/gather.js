@@ -1,6 +1,6 @@
 // From a source to the files of a checkpoint: chosen, fetched where they are remote, and named as the wasm expects.
 
-import { EngineError } from "../errors.js";
+import { EngineError, messageOf } from "../errors.js";
 import { basename, chooseFiles, shardsOf, WEIGHTS } from "./choose.js";
 import { download } from "./download.js";
 import { fileUrl, listRepository } from "./hub.js";
@@ -141,7 +141,7 @@ async function gatherRepository(hub, repository, revision, fetching) {
   let { weights } = chosen;
   if (chosen.index !== null) {
     const { blob } = await fetching.one(wanted(chosen.index));
-    weights = presentShards(await blob.text(), chosen.index, root, where);
+    weights = presentShards(await textOf(chosen.index, blob), chosen.index, root, where);
   }
   const files = [...chosen.small, ...weights].map(wanted);
   fetching.announce(files);
@@ -163,7 +163,7 @@ async function gatherFolder(base, fetching) {
     const whole = await fetching.maybe(at(file));
     if (whole) return [...small, whole];
     const list = await fetching.maybe(at(index));
-    if (list) return [...small, ...(await fetching.all(shardsOf(await list.blob.text(), index).map(at)))];
+    if (list) return [...small, ...(await fetching.all(shardsOf(await textOf(index, list.blob), index).map(at)))];
   }
   throw new EngineError("not-found", `${base} holds neither model.safetensors nor pytorch_model.bin`);
 }
@@ -174,14 +174,24 @@ async function chooseLocal(files) {
   const byPath = new Map(files.map(({ name, blob }) => [name, blob]));
   const paths = [...byPath.keys()];
   const chosen = chooseFiles(paths, where);
-  const weights =
-    chosen.index === null
-      ? chosen.weights
-      : presentShards(await /** @type {Blob} */ (byPath.get(chosen.index)).text(), chosen.index, paths, where);
-  return [...chosen.small, ...weights].map((path) => ({
-    name: basename(path),
-    blob: /** @type {Blob} */ (byPath.get(path)),
-  }));
+  const blobAt = (/** @type {string} */ path) => /** @type {Blob} */ (byPath.get(path));
+  let { weights } = chosen;
+  if (chosen.index !== null) {
+    weights = presentShards(await textOf(chosen.index, blobAt(chosen.index)), chosen.index, paths, where);
+  }
+  return [...chosen.small, ...weights].map((path) => ({ name: basename(path), blob: blobAt(path) }));
+}
+
+/**
+ * @param {string} file its name, for messages
+ * @param {Blob} blob
+ */
+async function textOf(file, blob) {
+  try {
+    return await blob.text();
+  } catch (error) {
+    throw new EngineError("read-failed", `${file} cannot be read: ${messageOf(error)}`, error);
+  }
 }
 
 /**

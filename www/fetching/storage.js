@@ -93,7 +93,7 @@ export class Downloads {
         })
         .catch(failed);
     });
-    return root.getDirectoryHandle(this.#name, { create: true });
+    return root.getDirectoryHandle(this.#name, { create: true }).catch(() => null);
   }
 
   /**
@@ -175,34 +175,39 @@ function memorySink() {
  */
 async function fileSink(folder, file) {
   const name = file.replaceAll("/", "_");
-  const handle = /** @type {WorkerFileHandle} */ (await folder.getFileHandle(name, { create: true }));
-  const access = await handle.createSyncAccessHandle();
   let offset = 0;
-  const attempt = (/** @type {() => void} */ action) => {
-    try {
-      action();
-    } catch (error) {
-      throw diskFull(`${file} could not be stored after ${megabytes(offset)}: ${messageOf(error)}`, error);
-    }
-  };
-  return {
-    write(bytes) {
-      attempt(() => {
-        const written = access.write(bytes, { at: offset });
-        offset += written;
-        if (written < bytes.length) throw new Error("the disk took only a part of it");
-      });
-    },
-    async finish() {
-      attempt(() => access.flush());
-      access.close();
-      return handle.getFile();
-    },
-    async discard() {
-      access.close();
-      await folder.removeEntry(name).catch(() => {}); // swept later
-    },
-  };
+  const refused = (/** @type {unknown} */ error) =>
+    diskFull(`${file} could not be stored after ${megabytes(offset)}: ${messageOf(error)}`, error);
+  try {
+    const handle = /** @type {WorkerFileHandle} */ (await folder.getFileHandle(name, { create: true }));
+    const access = await handle.createSyncAccessHandle();
+    return {
+      write(bytes) {
+        try {
+          const written = access.write(bytes, { at: offset });
+          offset += written;
+          if (written < bytes.length) throw new Error("the disk took only a part of it");
+        } catch (error) {
+          throw refused(error);
+        }
+      },
+      async finish() {
+        try {
+          access.flush();
+          access.close();
+          return await handle.getFile();
+        } catch (error) {
+          throw refused(error);
+        }
+      },
+      async discard() {
+        access.close();
+        await folder.removeEntry(name).catch(() => {}); // swept later
+      },
+    };
+  } catch (error) {
+    throw refused(error);
+  }
 }
 
 /**

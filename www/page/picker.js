@@ -9,7 +9,9 @@ import { formatBytes } from "./format.js";
 /** @typedef {{ id: string, name: string, source: Source }} Choice */
 
 const NONE = "";
-const FILES = "files";
+
+/** The id of opened files. */
+export const FILES = "files";
 
 export class Picker {
   #select = element("model", HTMLSelectElement);
@@ -36,24 +38,28 @@ export class Picker {
   }
 
   /**
-   * Offers opened files as a choice of their own, in place of those opened before.
+   * Shows what is loaded or being loaded. Opened files become a choice of their own, in place of those opened before.
    *
-   * @param {Source} source
-   * @param {string} name
-   * @returns {Choice}
+   * @param {Choice | null} choice
    */
-  offer(source, name) {
-    this.#select.querySelector(`option[value="${FILES}"]`)?.remove();
-    const choice = { id: FILES, name, source };
-    this.#add(choice, `${name}, your files`);
-    return choice;
-  }
-
-  /** @param {Choice | null} choice that is loaded or being loaded */
   show(choice) {
+    if (choice?.id === FILES && this.#choices.get(FILES) !== choice) {
+      this.#forgetFiles();
+      this.#add(choice, `${choice.name}, your files`);
+    }
     this.#select.value = choice?.id ?? NONE;
     const none = this.#select.options[0];
     if (none) none.hidden = choice !== null;
+  }
+
+  /** @param {Choice} choice that was refused: files that are no model are not offered again */
+  refuse(choice) {
+    if (this.#choices.get(FILES) === choice) this.#forgetFiles();
+  }
+
+  #forgetFiles() {
+    this.#choices.delete(FILES);
+    this.#select.querySelector(`option[value="${FILES}"]`)?.remove();
   }
 
   /**
