@@ -5,7 +5,7 @@ import { readFile } from "node:fs/promises";
 import { afterEach, describe, test } from "node:test";
 import { chooseBuild } from "../www/capabilities.js";
 import { Engine } from "../www/engine.js";
-import { BUILD, done, failed, FakeWorker, finish, loaded, MODEL, rejects, settle, start, token } from "./loopback.mjs";
+import { BUILD, done, failed, FakeWorker, finish, loaded, loadsAs, MODEL, rejects, settle, start, token } from "./loopback.mjs";
 
 afterEach(() => FakeWorker.terminateAll());
 
@@ -63,14 +63,14 @@ describe("load", () => {
       },
       load(request, worker) {
         worker.post({ type: "progress", id: request.id, stage: "load", done: 3, total: 4 });
-        done(MODEL)(request, worker);
+        loadsAs(MODEL)(request, worker);
       },
     });
     /** @type {object[]} */
     const progress = [];
     const model = await engine.load({ hub: "a/b" }, { onProgress: (news) => progress.push(news) });
-    assert.deepEqual(model, MODEL);
-    assert.deepEqual(engine.model, MODEL);
+    assert.deepEqual(model, { ...MODEL, name: "a/b" });
+    assert.deepEqual(engine.model, model);
     assert.deepEqual(progress, [
       { stage: "download", file: "config.json", done: 1, total: 2 },
       { stage: "load", done: 3, total: 4 },
@@ -93,13 +93,13 @@ describe("load", () => {
       },
       load(request, self) {
         firstEnded.push(worker(0).terminated);
-        done({ ...MODEL, name: "second" })(request, self);
+        loadsAs(MODEL)(request, self);
       },
     });
     await engine.load({ url: "https://example.org/model" });
     assert.equal(workers.length, 2);
     assert.deepEqual(firstEnded, [false, true]);
-    assert.equal(engine.model?.name, "second");
+    assert.equal(engine.model?.name, "model");
     assert.equal((await worker(1).request("open")).source.url, "https://example.org/model/");
   });
 
@@ -111,7 +111,7 @@ describe("load", () => {
     await rejects(engine.load({ builtin: "other" }), "bad-config", /n_layer/);
     assert.equal(worker(1).terminated, true);
     assert.equal(worker(0).terminated, false);
-    assert.equal(engine.model?.name, "tiny");
+    assert.equal(engine.model?.name, "storyteller");
     assert.deepEqual(await engine.tokenize("a"), [{ id: 1, text: "a" }]);
   });
 
@@ -197,6 +197,7 @@ describe("load", () => {
     await engine.load({ files: [{ name: "m/config.json", blob }, new File(["x"], "merges.txt")] });
     const { source } = await worker(0).request("open");
     assert.deepEqual(source.files.map((/** @type {any} */ { name }) => name), ["m/config.json", "merges.txt"]);
+    assert.equal(engine.model?.name, "m");
     assert.equal(await source.files[1].blob.text(), "x");
   });
 });

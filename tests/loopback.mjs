@@ -11,7 +11,7 @@ export const BUILD = { id: "b1", version: "0.1.0", name: "simd128", kernel: "sim
 
 /** @type {Model} */
 export const MODEL = {
-  name: "tiny",
+  name: "storyteller",
   architecture: "gpt2",
   parameters: 1000,
   layers: 2,
@@ -56,7 +56,7 @@ export class FakeWorker extends EventTarget {
   constructor(script = {}) {
     super();
     FakeWorker.#alive.add(this);
-    this.#script = { start: done(BUILD), open: done({ name: "tiny" }), load: done(MODEL), ...script };
+    this.#script = { start: done(BUILD), open: done({}), load: loadsAs(MODEL), ...script };
     this.#channel.port1.onmessage = ({ data }) => {
       if (!this.terminated) this.dispatchEvent(new MessageEvent("message", { data }));
     };
@@ -100,6 +100,15 @@ export class FakeWorker extends EventTarget {
       await new Promise((resolve) => this.addEventListener(`seen:${type}`, resolve, { once: true }));
     }
   }
+}
+
+/**
+ * The worker does not know the model's name: the engine does.
+ *
+ * @param {Model} model
+ */
+export function loadsAs({ name: _, ...info }) {
+  return done(info);
 }
 
 /**

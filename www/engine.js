@@ -4,7 +4,7 @@
 
 import { chooseBuild, detectCapabilities, FLOOR } from "./capabilities.js";
 import { Connection } from "./engine/connection.js";
-import { wireSampling, wireSource, wireText } from "./engine/requests.js";
+import { nameOf, wireSampling, wireSource, wireText } from "./engine/requests.js";
 import { Run } from "./engine/run.js";
 import { EngineError, messageOf } from "./errors.js";
 import { sweepDownloads } from "./fetching/storage.js";
@@ -122,7 +122,7 @@ export class Engine {
       this.#build = await candidate.ready;
       await candidate.request({ type: "open", source: wire, precision, hub: this.#hub }, onNews);
       await this.#retire(candidate);
-      const model = await candidate.request({ type: "load" }, onNews);
+      const model = { name: nameOf(wire), ...(await candidate.request({ type: "load" }, onNews)) };
       this.#current = candidate;
       this.#model = model;
       return model;

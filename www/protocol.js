@@ -128,14 +128,14 @@
 
 /**
  * @typedef {object} Model
- * @property {string} name
+ * @property {string} name the built-in model's, the repository's, or the folder's
  * @property {string} architecture
  * @property {number} parameters
  * @property {number} layers
  * @property {number} context in tokens
  * @property {number} vocabulary
  * @property {string} precision
- * @property {number} bytes of the packed weights
+ * @property {number} bytes the sum of `memory` without `wasm`
  * @property {Memory} memory
  * @property {string} kernel
  * @property {string} build

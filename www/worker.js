@@ -157,7 +157,7 @@ async function open({ id, source, precision, hub }) {
 
 /**
  * @param {LoadRequest} request
- * @returns {Promise<Model>}
+ * @returns {Promise<Omit<Model, "name">>}
  */
 async function load({ id }) {
   if (!opened) throw new EngineError("bad-request", "nothing was opened");

@@ -68,6 +68,27 @@ export function wireSource(source) {
 }
 
 /**
+ * What a model is called, for a checkpoint does not say.
+ *
+ * @param {WireSource} source
+ * @returns {string}
+ */
+export function nameOf(source) {
+  switch (source.kind) {
+    case "builtin":
+      return source.name;
+    case "hub":
+      return source.repository;
+    case "url":
+      return new URL(source.url).pathname.split("/").at(-2) || new URL(source.url).host;
+    case "files": {
+      const name = source.files[0]?.name ?? "";
+      return name.includes("/") ? name.slice(0, name.indexOf("/")) : "opened files";
+    }
+  }
+}
+
+/**
  * @param {Record<string, unknown>} options of `generate`, `signal` and `onProgress` included
  * @returns {Sampling}
  * @throws {EngineError} `bad-request` for an option that does not exist

@@ -11,7 +11,17 @@
  * @property {new (files: NamedBlob[]) => Candidate} Candidate
  */
 
-/** @typedef {Omit<Model, "memory" | "kernel" | "build" | "ignored"> & { bytes: Memory & { total: number } }} Plan */
+/**
+ * @typedef {object} Plan what loading would take
+ * @property {string} architecture
+ * @property {number} parameters
+ * @property {number} layers
+ * @property {number} context
+ * @property {number} vocabulary
+ * @property {string} precision
+ * @property {Omit<Memory, "wasm"> & { total: number }} bytes
+ * @property {number} available bytes that are left to this instance
+ */
 
 /**
  * @typedef {object} Candidate
@@ -21,7 +31,7 @@
 
 /**
  * @typedef {object} Session
- * @property {() => Model} info
+ * @property {() => Omit<Model, "name">} info
  * @property {(text: string) => TextToken[]} tokenize
  * @property {(prompt: string, options: Sampling) => Generation} generate
  * @property {(text: string) => Scoring} score
