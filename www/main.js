@@ -99,36 +99,35 @@ async function generate() {
     sayFailure(error);
     return;
   }
+  const text = prompt.value;
   const meters = new Meters();
-  output.begin(prompt.value);
   say("Reading the prompt…");
-  run = engine.generate(prompt.value, {
+  run = engine.generate(text, {
     ...sampling,
     onProgress: ({ done, total }) => {
       if (done < total) say(`Reading the prompt: ${done} of ${total} tokens…`);
     },
   });
   refresh();
-  run.started.then(({ seed, promptTokens }) => {
+  /** @type {GenerationResult | undefined} */
+  let result;
+  try {
+    const { seed, promptTokens } = await run.started;
+    output.begin(text); // only now: a request that is refused leaves the text of the last one
     showSeed(seed);
     meters.prompt(promptTokens);
-  }, () => {});
-  /** @type {string | undefined} */
-  let text;
-  try {
     for await (const token of run) {
       say("Writing…");
       output.append(token.text);
       meters.tick();
     }
-    const result = await run.result;
-    text = result.text;
+    result = await run.result;
     meters.end(result);
     say(ending(result));
   } catch (error) {
     sayFailure(error, engine.model ? "" : "Choose a model to load it again.");
   }
-  output.end(text);
+  output.end(result?.text);
   run = null;
   refresh();
 }
