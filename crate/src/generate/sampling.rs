@@ -240,3 +240,170 @@ fn cut(candidates: &mut Vec<Candidate>, enough: impl Fn(usize, f64) -> bool) {
         candidates.push(candidate);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    /// A vocabulary-sized row with the shape of a real model's logits: few likely tokens, a long tail.
+    fn logits(size: usize) -> Vec<f32> {
+        let mut random = Xoshiro256PlusPlus::seed_from_u64(7);
+        let mut uniform = || (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+        (0..size).map(|_| (-2.0 * uniform().max(1e-12).ln()) as f32 - 8.0).collect()
+    }
+
+    fn tensor(logits: &[f32]) -> Tensor {
+        Tensor::from_slice(logits, (1, logits.len()), &Device::Cpu).expect("a tensor")
+    }
+
+    fn sampler(sampling: Sampling) -> Sampler {
+        Sampler::new(sampling, Kernels::preferred())
+    }
+
+    /// The ids that rules keep, by sorting everything: the obvious way.
+    fn kept_by_sorting(logits: &[f32], sampling: &Sampling) -> Vec<u32> {
+        let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let mut all: Vec<(u32, f64)> = (0..)
+            .zip(logits)
+            .map(|(id, logit)| (id, f64::from((logit - highest) / sampling.temperature).exp()))
+            .collect();
+        all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        all.truncate(sampling.top_k.unwrap_or(usize::MAX));
+        if let Some(top_p) = sampling.top_p {
+            let enough = all.iter().map(|entry| entry.1).sum::<f64>() * f64::from(top_p);
+            let mut mass = 0.0;
+            let mut kept = 0;
+            while kept < all.len() && (kept == 0 || mass < enough) {
+                mass += all[kept].1;
+                kept += 1;
+            }
+            all.truncate(kept);
+        }
+        if let Some(min_p) = sampling.min_p {
+            let least = all[0].1 * f64::from(min_p);
+            all.retain(|entry| entry.1 >= least);
+        }
+        let mut ids: Vec<u32> = all.into_iter().map(|entry| entry.0).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    fn kept(logits: &[f32], sampling: Sampling) -> Vec<u32> {
+        let mut sampler = sampler(sampling);
+        sampler.choose(logits);
+        let mut ids: Vec<_> = sampler.candidates.iter().map(|candidate| candidate.id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    #[test]
+    fn the_rules_keep_what_sorting_the_vocabulary_would() {
+        let logits = logits(50_257);
+        let base = Sampling { temperature: 1.0, ..Sampling::default() };
+        for sampling in [
+            Sampling { top_k: Some(1), ..base.clone() },
+            Sampling { top_k: Some(40), ..base.clone() },
+            Sampling { top_k: Some(20_000), ..base.clone() },
+            Sampling { top_p: Some(0.1), ..base.clone() },
+            Sampling { top_p: Some(0.95), temperature: 0.5, ..base.clone() },
+            Sampling { min_p: Some(0.05), ..base.clone() },
+            Sampling { top_k: Some(100), top_p: Some(0.5), min_p: Some(0.3), temperature: 2.0, ..base },
+        ] {
+            assert_eq!(kept(&logits, sampling.clone()), kept_by_sorting(&logits, &sampling), "{sampling:?}");
+        }
+    }
+
+    #[test]
+    fn of_equally_likely_tokens_the_lower_ids_are_kept() {
+        let sampling = Sampling { temperature: 1.0, top_k: Some(3), ..Sampling::default() };
+        assert_eq!(kept(&[1.0; 100], sampling), [0, 1, 2]);
+    }
+
+    #[test]
+    fn greedy_takes_the_first_of_the_most_likely() {
+        let mut sampler = sampler(Sampling::greedy());
+        let choice = sampler.sample(&tensor(&[0.0, 3.0, 3.0, 1.0])).expect("a choice");
+        assert_eq!(choice.id, 1);
+    }
+
+    #[test]
+    fn the_logprob_is_that_of_the_raw_logits() {
+        let logits = [0.5f32, 2.0, -1.0];
+        let total: f64 = logits.iter().map(|logit| f64::from(*logit).exp()).sum();
+        let sampling =
+            Sampling { temperature: 3.0, top_k: Some(1), repetition_penalty: 1.5, ..Sampling::default() };
+        let choice = sampler(sampling).sample(&tensor(&logits)).expect("a choice");
+        let expected = 2.0 - total.ln();
+        assert!((f64::from(choice.logprob) - expected).abs() < 1e-6, "{} for {expected}", choice.logprob);
+    }
+
+    #[test]
+    fn a_repeated_token_is_penalised_as_candle_does() {
+        let (logits, context) = ([1.0f32, -2.0, 0.5, 3.0], [1u32, 3, 3]);
+        let sampling = Sampling { temperature: 0.0, repetition_penalty: 1.7, ..Sampling::default() };
+        let mut sampler = sampler(sampling).with_context(&context);
+        sampler.choose(&logits);
+        #[cfg(not(target_arch = "wasm32"))]
+        {
+            let oracle = Tensor::from_slice(&logits, 4, &Device::Cpu).expect("a tensor");
+            let oracle = candle_transformers::utils::apply_repeat_penalty(&oracle, 1.7, &context);
+            assert_eq!(sampler.scores, oracle.expect("a penalty").to_vec1::<f32>().expect("four scores"));
+        }
+    }
+
+    #[test]
+    fn tokens_come_as_often_as_their_probability_says() {
+        const DRAWS: usize = 20_000;
+        let probabilities = [0.5f32, 0.3, 0.15, 0.05];
+        let logits: Vec<f32> = probabilities.iter().map(|probability| probability.ln()).collect();
+        let mut sampler = sampler(Sampling { temperature: 1.0, seed: 11, ..Sampling::default() });
+        let mut counts = [0usize; 4];
+        for _ in 0..DRAWS {
+            counts[sampler.choose(&logits) as usize] += 1;
+        }
+        for (count, probability) in counts.into_iter().zip(probabilities) {
+            let share = count as f32 / DRAWS as f32;
+            // Four standard deviations of a binomial share.
+            let slack = 4.0 * (probability * (1.0 - probability) / DRAWS as f32).sqrt();
+            assert!((share - probability).abs() < slack, "{share} for {probability}");
+        }
+    }
+
+    #[test]
+    fn a_seed_gives_one_sequence_and_another_seed_another() {
+        let logits = logits(1_000);
+        let draw = |seed| {
+            let mut sampler = sampler(Sampling { temperature: 1.0, seed, ..Sampling::default() });
+            (0..20).map(|_| sampler.choose(&logits)).collect::<Vec<_>>()
+        };
+        assert_eq!(draw(5), draw(5));
+        assert_ne!(draw(5), draw(6));
+    }
+
+    #[test]
+    fn scores_that_are_not_numbers_are_an_error() {
+        for logits in [[f32::NAN, 1.0], [f32::INFINITY, 1.0], [f32::NEG_INFINITY; 2]] {
+            let error = sampler(Sampling::greedy()).sample(&tensor(&logits)).expect_err("damaged");
+            assert_eq!(error.code(), "bad-file");
+        }
+    }
+
+    #[test]
+    fn values_that_mean_nothing_are_refused_by_name() {
+        let base = Sampling::default();
+        for (sampling, name) in [
+            (Sampling { temperature: -1.0, ..base.clone() }, "temperature"),
+            (Sampling { temperature: f32::NAN, ..base.clone() }, "temperature"),
+            (Sampling { top_k: Some(0), ..base.clone() }, "top-k"),
+            (Sampling { top_p: Some(0.0), ..base.clone() }, "top-p"),
+            (Sampling { top_p: Some(1.5), ..base.clone() }, "top-p"),
+            (Sampling { min_p: Some(f32::NAN), ..base.clone() }, "min-p"),
+            (Sampling { repetition_penalty: 0.0, ..base.clone() }, "repetition penalty"),
+        ] {
+            let error = sampling.check().expect_err(name);
+            assert_eq!(error.code(), "bad-request");
+            assert!(error.to_string().contains(name), "{error}");
+        }
+    }
+}

@@ -28,11 +28,6 @@ pub(super) fn precision_of(name: &str) -> Result<Precision, JsValue> {
     })
 }
 
-/// A seed as the number that it was given as.
-pub(super) fn seed_of(seed: u64) -> f64 {
-    seed as f64
-}
-
 /// Bytes by what holds them.
 pub(super) fn bytes(bytes: &ModelBytes) -> Value {
     json!({
@@ -75,11 +70,12 @@ pub(super) fn options(options: JsValue) -> Result<GenerateOptions, JsValue> {
             .map_or(defaults.max_new_tokens, |count| count as usize),
         sampling: Sampling {
             temperature: single(options.temperature).unwrap_or(sampling.temperature),
-            top_k: whole("top-k", options.top_k)?.map(|k| k as usize),
+            // In the JavaScript API 0 keeps every token, as an absent top-k does.
+            top_k: whole("top-k", options.top_k)?.filter(|&k| k > 0).map(|k| k as usize),
             top_p: single(options.top_p),
             min_p: single(options.min_p),
             repetition_penalty: single(options.repetition_penalty).unwrap_or(sampling.repetition_penalty),
-            seed: whole("seed", options.seed)?.unwrap_or(sampling.seed),
+            seed: whole("seed", options.seed)?.unwrap_or_else(fresh_seed),
         },
         stop: options.stop,
         special_tokens: if options.special_tokens {
@@ -88,6 +84,11 @@ pub(super) fn options(options: JsValue) -> Result<GenerateOptions, JsValue> {
             SpecialTokens::AsText
         },
     })
+}
+
+/// A seed that was not used before, short enough to be read out.
+fn fresh_seed() -> u64 {
+    (js_sys::Math::random() * f64::from(1u32 << 31)) as u64
 }
 
 /// `value` as a whole number that JavaScript holds exactly.

@@ -11,13 +11,16 @@ mod convert;
 mod crash;
 
 use crate::generate::{Run, Scoring};
-use crate::{Files, GenerateOptions, Precision, Step, Ticket};
+use crate::{Files, Precision, Step, Ticket};
 use blob::BlobSource;
-use convert::{precision_of, seed_of, thrown, to_js};
+use convert::{precision_of, thrown, to_js};
 use serde_json::json;
 use std::cell::RefCell;
 use std::rc::Rc;
 use wasm_bindgen::prelude::*;
+
+/// The instruction set that this build was made for.
+const BUILD_NAME: &str = if cfg!(target_feature = "relaxed-simd") { "relaxed" } else { "simd128" };
 
 type JsResult<T> = Result<T, JsValue>;
 type SharedSession = Rc<RefCell<crate::Session>>;
@@ -32,11 +35,10 @@ fn start() {
 /// instruction set and the kernel that it prefers.
 #[wasm_bindgen(js_name = build)]
 pub fn build() -> JsValue {
-    let name = if cfg!(target_feature = "relaxed-simd") { "relaxed" } else { "simd128" };
     to_js(&json!({
         "id": option_env!("VITRINE_BUILD_ID").unwrap_or("dev"),
         "version": env!("CARGO_PKG_VERSION"),
-        "name": name,
+        "name": BUILD_NAME,
         "kernel": crate::kernels::f32_kernels()[0].name(),
     }))
 }
@@ -107,6 +109,7 @@ impl Session {
             "bytes": info.bytes.total(),
             "memory": memory,
             "kernel": info.kernel,
+            "build": BUILD_NAME,
             "ignored": info.ignored,
         }))
     }
@@ -123,7 +126,7 @@ impl Session {
         let options = convert::options(options)?;
         let seed = options.sampling.seed;
         let run = self.inner.borrow_mut().start(prompt, &options).map_err(thrown)?;
-        Ok(Generation { session: Rc::clone(&self.inner), run, seed: seed_of(seed) })
+        Ok(Generation { session: Rc::clone(&self.inner), run, seed: seed as f64 })
     }
 
     /// Starts to score `text`.
@@ -199,15 +202,4 @@ impl ScoreRun {
             "bitsPerByte": score.bits_per_byte,
         })))
     }
-}
-
-/// The defaults of `generate`, for a page to show: the names of its options with their values.
-#[wasm_bindgen(js_name = generateDefaults)]
-pub fn generate_defaults() -> JsValue {
-    let defaults = GenerateOptions::default();
-    to_js(&json!({
-        "maxNewTokens": defaults.max_new_tokens,
-        "temperature": defaults.sampling.temperature,
-        "repetitionPenalty": defaults.sampling.repetition_penalty,
-    }))
 }
