@@ -36,8 +36,8 @@ impl PackedF32 {
     pub(super) fn with_segments(n: usize, k: usize, segment_bytes: usize) -> Result<Self> {
         let refused = || Error::Memory(format!("a weight of [{n}, {k}] needs {} bytes", Self::bytes(n, k)));
         let panel_bytes = k.checked_mul(size_of::<Entry>()).ok_or_else(refused)?;
-        let panels_per_segment = (segment_bytes / panel_bytes.max(1)).max(1);
         let panels = n.div_ceil(PANEL);
+        let panels_per_segment = (segment_bytes / panel_bytes.max(1)).clamp(1, panels.max(1));
         let mut segments = Vec::new();
         for start in (0..panels).step_by(panels_per_segment) {
             let entries = panels_per_segment.min(panels - start) * k;
