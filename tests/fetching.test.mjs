@@ -19,12 +19,12 @@ const LARGE = 17 * 1024 * 1024;
 
 /**
  * @param {WireSource} source
- * @param {{ hub?: string, site?: string, downloads?: Downloads }} [given]
+ * @param {{ hub?: string, site?: string, downloads?: Downloads, onConfig?: (config: NamedBlob) => void }} [given]
  */
-async function gathered(source, { hub = "", site = "", downloads = new Downloads({}) } = {}) {
+async function gathered(source, { hub = "", site = "", downloads = new Downloads({}), onConfig = () => {} } = {}) {
   /** @type {{ file: string, done: number, total: number }[]} */
   const progress = [];
-  const files = await gather(source, { hub, site, downloads, onProgress: (news) => progress.push(news) });
+  const files = await gather(source, { hub, site, downloads, onProgress: (news) => progress.push(news), onConfig });
   return { files, progress };
 }
 
@@ -153,6 +153,18 @@ describe("the hub", () => {
     assert.ok(progress.every(({ total }) => total === 50_004)); // known from the listing
     assert.deepEqual(progress.at(-1), { file: "pytorch_model.bin", done: 50_004, total: 50_004 });
     assert.ok(!hub.requests.some((path) => path.includes("tf_model")));
+  });
+
+  test("a config that is refused ends it before the weights are asked for", async () => {
+    hub.repositories.set("a/bert", { files: contents({ "config.json": "{}", "model.safetensors": "w", "tokenizer.json": "{}" }) });
+    hub.requests.length = 0;
+    const onConfig = (/** @type {NamedBlob} */ { name }) => {
+      throw new Error(`${name} refused`);
+    };
+    const source = /** @type {const} */ ({ kind: "hub", repository: "a/bert", revision: "main" });
+    await assert.rejects(gathered(source, { hub: hub.url, onConfig }), /config\.json refused/);
+    assert.ok(hub.requests.some((path) => path.endsWith("config.json")));
+    assert.ok(!hub.requests.some((path) => path.endsWith("model.safetensors")));
   });
 
   test("shards come in their index's order", async () => {

@@ -9,7 +9,7 @@ import { gather } from "./fetching/gather.js";
 import { Downloads, sweepDownloads } from "./fetching/storage.js";
 
 /** @import { Answer, Build, CrashRequest, GenerateRequest, GenerationEnd, Memory, OpenRequest } from "./protocol.js" */
-/** @import { Cancel, Failure, LoadRequest, Model, Request, Score, ScoreRequest, StartRequest } from "./protocol.js" */
+/** @import { Cancel, Failure, LoadRequest, Model, NamedBlob, Request, Score, ScoreRequest, StartRequest } from "./protocol.js" */
 /** @import { TextToken, Token, TokenizeRequest } from "./protocol.js" */
 /** @import { Candidate, Pkg, Session } from "./engine/surface.js" */
 
@@ -144,6 +144,7 @@ async function open({ id, source, precision, hub }) {
       site: SITE,
       downloads,
       onProgress: ({ file, done, total }) => post({ type: "progress", id, stage: "download", file, done, total }),
+      onConfig: inspectConfig,
     });
     const candidate = new pkg.Candidate(files);
     const plan = candidate.plan(precision);
@@ -152,6 +153,19 @@ async function open({ id, source, precision, hub }) {
   } catch (error) {
     await downloads.release();
     throw error;
+  }
+}
+
+/**
+ * Says what is wrong with a config before half a gigabyte of weights is fetched: opened alone, a good one only lacks files.
+ *
+ * @param {NamedBlob} config
+ */
+function inspectConfig(config) {
+  try {
+    new pkg.Candidate([config]);
+  } catch (error) {
+    if (!isFailure(error) || error.code !== "missing-file") throw error;
   }
 }
 

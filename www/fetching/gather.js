@@ -18,6 +18,7 @@ const PROGRESS_INTERVAL_MS = 50;
  * @property {string} site base URL of the site, with one
  * @property {Downloads} downloads
  * @property {(progress: { file: string, done: number, total: number }) => void} onProgress over all files, in bytes
+ * @property {(config: NamedBlob) => void} onConfig given a remote config.json before the weights are fetched; may throw
  */
 
 /**
@@ -44,14 +45,16 @@ export async function gather(source, gathering) {
 class Fetching {
   #downloads;
   #onProgress;
+  #onConfig;
   #lastNews = -Infinity;
   /** @type {Map<string, { done: number, size: number }>} */
   #files = new Map();
 
   /** @param {Gathering} gathering */
-  constructor({ downloads, onProgress }) {
+  constructor({ downloads, onProgress, onConfig }) {
     this.#downloads = downloads;
     this.#onProgress = onProgress;
+    this.#onConfig = onConfig;
   }
 
   /** @param {Wanted[]} files whose sizes count from now on */
@@ -71,7 +74,9 @@ class Fetching {
     });
     this.#files.set(file, { done: blob.size, size: blob.size });
     this.#tell(file, true);
-    return { name: basename(file), blob };
+    const named = { name: basename(file), blob };
+    if (named.name === "config.json") this.#onConfig(named);
+    return named;
   }
 
   /** @param {Wanted[]} files */
