@@ -1,9 +1,9 @@
 //! The zip archive around a `torch.save` file: which entries it has, and where the bytes of each lie.
 //!
-//! Only what PyTorch writes: stored entries (their bytes lie in the file as they are), one disk, zip64 beyond 4 GiB.
-//! Everything comes from the central directory; the local header of an entry is read for its length alone, once the
-//! entry is asked for. Format: PKWARE's APPNOTE.TXT 6.3, sections 4.3.7 (local header), 4.3.12 (central directory),
-//! 4.3.14 to 4.3.16 (its end) and 4.5.3 (zip64).
+//! Only what PyTorch writes: stored entries (their bytes lie in the file as they are), one disk, zip64 beyond
+//! 4 GiB. Everything comes from the central directory; the local header of an entry is read for its length
+//! alone, once the entry is asked for. Format: PKWARE's APPNOTE.TXT 6.3, sections 4.3.7 (local header),
+//! 4.3.12 (central directory), 4.3.14 to 4.3.16 (its end) and 4.5.3 (zip64).
 //!
 //! Not responsible for what the entries mean, nor for their checksums.
 
@@ -83,7 +83,8 @@ impl<'a> Archive<'a> {
         self.entries.contains_key(name)
     }
 
-    /// Where the content of the entry `name`, a stored one, lies in the file; `None` where there is no such entry.
+    /// Where the content of the entry `name`, a stored one, lies in the file; `None` where there is no such
+    /// entry.
     pub(super) fn find(&self, name: &str) -> Result<Option<Range<u64>>> {
         let Some(entry) = self.entries.get(name) else { return Ok(None) };
         let refuse = |problem: &str| self.refuse(format!("the zip entry `{}` {problem}", shown(name)));
@@ -182,8 +183,8 @@ fn find_directory(source: &dyn Source) -> Result<(Range<u64>, u64)> {
     let directory = start.checked_add(length).map(|end| start..end);
     let Some(directory) = directory.filter(|directory| directory.end <= end_of_entries) else {
         return Err(refuse(&format!(
-            "the zip directory is {length} bytes long at byte {start}, which passes byte {end_of_entries}, where it \
-             must have ended"
+            "the zip directory is {length} bytes long at byte {start}, which passes byte {end_of_entries}, \
+             where it must have ended"
         )));
     };
     if length > MAX_DIRECTORY {

@@ -1,12 +1,13 @@
 //! Little-endian f32, f16 and bf16 to native f32, in place.
 //!
-//! The raw elements are read into the *end* of the very slice that will hold the result, and are widened from the
-//! front: element `i` of `n` halves lies at half-slot `n + i` and becomes half-slots `2 i` and `2 i + 1`, so a write
-//! never passes what is still to be read. No second buffer, no lock, and whole vectors at a time: a block is first
-//! copied to the stack, which tells the compiler that source and destination are apart.
+//! The raw elements are read into the *end* of the very slice that will hold the result, and are widened from
+//! the front: element `i` of `n` halves lies at half-slot `n + i` and becomes half-slots `2 i` and `2 i + 1`,
+//! so a write never passes what is still to be read. No second buffer, no lock, and whole vectors at a time:
+//! a block is first copied to the stack, which tells the compiler that source and destination are apart.
 //!
 //! Everything is integer arithmetic and selects but for one exact f32 subtraction of normal numbers, so that
-//! subnormal halves cost no microcode assist, and wasm, which has no half-precision instruction, loses nothing.
+//! subnormal halves cost no microcode assist, and wasm, which has no half-precision instruction, loses
+//! nothing.
 
 /// Halves widened at a time: enough for the compiler to unroll, few enough to stay in registers.
 const BLOCK: usize = 32;
@@ -58,8 +59,8 @@ fn widen(out: &mut [f32], convert: impl Fn(u16) -> f32) {
 
 /// One f16, as its bits, to f32: exact for every number, infinity kept, a NaN stays a NaN.
 ///
-/// The exponent is rebiased by adding 127 - 15; all ones (infinity, NaN) need as much again; zero and the subnormals
-/// are given the implicit bit of 2^-14, which is then subtracted as a float.
+/// The exponent is rebiased by adding 127 - 15; all ones (infinity, NaN) need as much again; zero and the
+/// subnormals are given the implicit bit of 2^-14, which is then subtracted as a float.
 #[inline(always)]
 fn f16_to_f32(half: u16) -> f32 {
     const REBIAS: u32 = (127 - 15) << 23;

@@ -1,16 +1,18 @@
 //! Model files: which tensors they hold, where each lies, and how a range of one becomes f32.
 //!
-//! A checkpoint is one or more files, each sniffed by content, never by name: safetensors ([`safetensors`]), or the
-//! zip archive that `torch.save` writes ([`torch`], over [`archive`], [`pickle`] and [`rebuild`]). Opening reads headers only;
-//! weights are read later, tensor by tensor and strip by strip, through [`Source::read_at`].
+//! A checkpoint is one or more files, each sniffed by content, never by name (`sniff`): safetensors
+//! (`safetensors`), or the zip archive that `torch.save` writes (`torch`, over `archive`, `pickle` and
+//! `rebuild`). Opening reads headers only; weights are read later, tensor by tensor and strip by strip,
+//! through [`Source::read_at`].
 //!
-//! Every file is untrusted: each length, offset and count is checked, as `u64`, against the file's real size before
-//! memory is reserved for it.
+//! Every file is untrusted: each length, offset and count is checked, as `u64`, against the file's real size
+//! before memory is reserved for it.
 //!
 //! Not responsible for which tensors a model needs, nor for the packed form that its weights take.
 //!
-//! A new format is one file with a `tensors(&dyn Source) -> Result<Vec<TensorInfo>>`, one [`sniff::Format`] and one
-//! arm in [`Checkpoint::open`]; dtypes that are not plain floats widen [`DType`] and [`Checkpoint::read_f32`].
+//! A new format is one file with a `tensors(&dyn Source) -> Result<Vec<TensorInfo>>`, one `sniff::Format` and
+//! one arm in [`Checkpoint::open`]; dtypes that are not plain floats widen [`DType`] and
+//! [`Checkpoint::read_f32`].
 
 mod archive;
 mod convert;
@@ -36,7 +38,8 @@ use sniff::Format;
 pub use source::FileSource;
 pub use source::{BytesSource, Source};
 
-/// Elements read and converted at a time, 1 MiB as f32: what is converted was just read, so it is still in the cache.
+/// Elements read and converted at a time, 1 MiB as f32: what is converted was just read, so it is still in
+/// the cache.
 const STRIP: usize = 256 * 1024;
 
 /// More dimensions than any weight has.
@@ -105,6 +108,21 @@ impl TensorInfo {
 }
 
 /// The tensors of one checkpoint, over all of its files.
+///
+/// ```
+/// use vitrine::checkpoint::{BytesSource, Checkpoint};
+///
+/// let header = br#"{"bias":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}"#;
+/// let length = (header.len() as u64).to_le_bytes();
+/// let file = [&length[..], header, &[0xc0, 0x3f, 0x00, 0xc0]].concat();
+///
+/// let checkpoint = Checkpoint::open(vec![Box::new(BytesSource::new("model.safetensors", file))])?;
+/// let bias = checkpoint.get("bias").expect("it was just written");
+/// let mut values = [0.0; 2];
+/// checkpoint.read_f32(bias, 0, &mut values)?;
+/// assert_eq!(values, [1.5, -2.0]);
+/// # Ok::<(), vitrine::Error>(())
+/// ```
 pub struct Checkpoint {
     files: Vec<Box<dyn Source>>,
     tensors: BTreeMap<String, TensorInfo>,
@@ -114,9 +132,9 @@ impl Checkpoint {
     /// Reads the headers of `files`, the shards of one checkpoint (often a single one), and checks them.
     ///
     /// # Errors
-    /// [`Error::MissingFile`] without any file; [`Error::File`] where one is not a checkpoint, is truncated, lies
-    /// about its content, asks for a function to be called, or holds a tensor that another one holds too;
-    /// [`Error::Read`] and [`Error::Memory`] where bytes or room for a header cannot be had.
+    /// [`Error::MissingFile`] without any file; [`Error::File`] where one is not a checkpoint, is truncated,
+    /// lies about its content, asks for a function to be called, or holds a tensor that another one holds
+    /// too; [`Error::Read`] and [`Error::Memory`] where bytes or room for a header cannot be had.
     pub fn open(files: Vec<Box<dyn Source>>) -> Result<Self> {
         if files.is_empty() {
             let problem = "no file with weights; a checkpoint needs model.safetensors or pytorch_model.bin";
@@ -169,14 +187,15 @@ impl Checkpoint {
         self.tensors.values().map(TensorInfo::bytes).sum()
     }
 
-    /// Reads the elements `[start_element, start_element + out.len())` of `tensor`, in row-major order, as f32.
+    /// Reads the elements `[start_element, start_element + out.len())` of `tensor`, in row-major order, as
+    /// f32.
     ///
-    /// Exact: every f16 and bf16 is an f32. The file's bytes are read into the end of `out` and converted in place, in
-    /// strips of 1 MiB, so no other memory is needed.
+    /// Exact: every f16 and bf16 is an f32. The file's bytes are read into the end of `out` and converted in
+    /// place, in strips of 1 MiB, so no other memory is needed.
     ///
     /// # Errors
-    /// [`Error::Tensor`] for a dtype that is not a float of 16 or 32 bits; [`Error::Read`] where the bytes cannot be
-    /// had, with `out` left in an unspecified state.
+    /// [`Error::Tensor`] for a dtype that is not a float of 16 or 32 bits; [`Error::Read`] where the bytes
+    /// cannot be had, with `out` left in an unspecified state.
     ///
     /// # Panics
     /// Where the range passes the end of the tensor, or `tensor` comes from another checkpoint.
@@ -231,7 +250,8 @@ fn checked_shape(
     Ok((shape, elements))
 }
 
-/// A name or text out of a file, fit for a message: control characters escaped, and cut where it is absurdly long.
+/// A name or text out of a file, fit for a message: control characters escaped, and cut where it is absurdly
+/// long.
 fn shown(name: &str) -> String {
     const MOST: usize = 200;
     let mut shown = String::new();

@@ -1,12 +1,12 @@
 //! The machine that runs a pickle: a stack, marks and a memo, over the few opcodes that a state dict needs.
 //!
-//! It builds numbers, texts, tuples, dicts, storages and tensors, and nothing else. A name that the pickle wants to
-//! import is looked up in a closed list ([`Global`]); any other is refused where it is named, long before it could
-//! be called. Opcodes: CPython's Lib/pickletools.py, protocols 2 to 5.
+//! It builds numbers, texts, tuples, dicts, storages and tensors, and nothing else. A name that the pickle
+//! wants to import is looked up in a closed list ([`Global`]); any other is refused where it is named, long
+//! before it could be called. Opcodes: CPython's Lib/pickletools.py, protocols 2 to 5.
 //!
-//! Bounded by construction: every opcode takes constant time beyond the bytes that it consumes; values are small and
-//! copied whole, since what is in tuples, dicts and tensors lies in arenas that grow only by what was popped from
-//! the stack; the number of opcodes is limited; nothing recurses.
+//! Bounded by construction: every opcode takes constant time beyond the bytes that it consumes; values are
+//! small and copied whole, since what is in tuples, dicts and tensors lies in arenas that grow only by what
+//! was popped from the stack; the number of opcodes is limited; nothing recurses.
 //!
 //! Not responsible for what calls do ([`super::rebuild`]), nor for where the bytes of a storage lie.
 
@@ -194,7 +194,8 @@ impl<'a> Machine<'a> {
                 _ => Err("the pickle calls something that is not a function".into()),
             },
             op::BUILD => {
-                // The attributes of an OrderedDict: PyTorch hangs `_metadata`, module versions, on the state dict.
+                // The attributes of an OrderedDict: PyTorch hangs `_metadata`, module versions, on the state
+                // dict.
                 self.pop()?;
                 self.top_dict().map(drop)
             }
@@ -225,8 +226,8 @@ impl<'a> Machine<'a> {
         &self.tensors[tensor.0 as usize]
     }
 
-    // An arena's length fits 32 bits: no opcode adds more than one dict, storage or tensor, or more items than were
-    // pushed before it.
+    // An arena's length fits 32 bits: no opcode adds more than one dict, storage or tensor, or more items
+    // than were pushed before it.
 
     pub(super) fn new_dict(&mut self) -> Value<'a> {
         self.dicts.push(Vec::new());

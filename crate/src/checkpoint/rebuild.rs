@@ -1,7 +1,8 @@
 //! What a pickle of PyTorch may name and call: storages, tensors, parameters, and the dict that holds them.
 //!
-//! The calls are those of torch/_utils.py, the storages those of torch/serialization.py (`persistent_id`). None of
-//! them touches a byte of the tensors: a tensor here is a storage's key, an offset, a size and strides.
+//! The calls are those of torch/_utils.py, the storages those of torch/serialization.py (`persistent_id`).
+//! None of them touches a byte of the tensors: a tensor here is a storage's key, an offset, a size and
+//! strides.
 
 use std::collections::BTreeSet;
 
@@ -52,8 +53,8 @@ impl Global {
             ("torch._utils", "_rebuild_parameter") => Ok(Self::RebuildParameter),
             _ => class.map(Self::StorageClass).ok_or_else(|| {
                 format!(
-                    "the pickle names the function `{}.{}`, which this reader never calls: plain weights need no such \
-                     thing; take the model's .safetensors files, or save its state_dict() alone",
+                    "the pickle names the function `{}.{}`, which this reader never calls: plain weights \
+                     need no such thing; take the model's .safetensors files, or save its state_dict() alone",
                     shown(module),
                     shown(name)
                 )
@@ -186,9 +187,11 @@ impl<'a> Machine<'a> {
         let mut contiguous = 1;
         for (&extent, stride) in shape.iter().zip(stride).rev().filter(|_| elements > 0) {
             if extent != 1 && natural(stride)? != contiguous {
-                return Err("is a view with gaps or another order (transposed, sliced or expanded), which this reader \
-                            does not follow; save it with .contiguous()"
-                    .into());
+                return Err(
+                    "is a view with gaps or another order (transposed, sliced or expanded), which this \
+                            reader does not follow; save it with .contiguous()"
+                        .into(),
+                );
             }
             contiguous *= extent as u64;
         }

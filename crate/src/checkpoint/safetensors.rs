@@ -1,7 +1,9 @@
-//! The safetensors header: a length of 8 bytes, little-endian, a JSON object of that length, then the tensors.
+//! The safetensors header: a length of 8 bytes, little-endian, a JSON object of that length, then the
+//! tensors.
 //!
 //! Format: <https://github.com/huggingface/safetensors#format>. Own reader, since the reference one wants the
-//! whole file in memory. As strict as it: the tensors tile the rest of the file, without overlap, gap or remainder.
+//! whole file in memory. As strict as it: the tensors tile the rest of the file, without overlap, gap or
+//! remainder.
 
 use std::fmt;
 
@@ -36,8 +38,8 @@ pub(super) fn tensors(source: &dyn Source) -> Result<Vec<TensorInfo>> {
         }
         if end > data_length {
             return Err(refuse(format!(
-                "ends at byte {end} of the data, but the file holds {data_length} bytes of data: it is truncated, or \
-                 its header is wrong; download it again"
+                "ends at byte {end} of the data, but the file holds {data_length} bytes of data: it is \
+                 truncated, or its header is wrong; download it again"
             )));
         }
         let (shape, elements) = checked_shape(entry.shape.iter().copied()).map_err(refuse)?;
@@ -88,8 +90,8 @@ fn read_header(source: &dyn Source) -> Result<Vec<u8>> {
     let length = u64::from_le_bytes(length);
     if length > after_length {
         return Err(refuse(format!(
-            "the header says that it is {length} bytes long, but only {after_length} follow: the file is truncated, or \
-             is not safetensors; download it again"
+            "the header says that it is {length} bytes long, but only {after_length} follow: the file is \
+             truncated, or is not safetensors; download it again"
         )));
     }
     if length > MAX_HEADER {

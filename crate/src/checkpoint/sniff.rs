@@ -35,7 +35,8 @@ pub(super) fn format(source: &dyn Source) -> Result<Format> {
         Some([length @ .., b'{']) if !is_text(length) => Ok(Format::Safetensors),
         _ if is_text(&head) => refuse("this is a text file; expected model.safetensors or pytorch_model.bin"),
         _ => refuse(
-            "neither a safetensors file nor one that torch.save wrote; expected model.safetensors or pytorch_model.bin",
+            "neither a safetensors file nor one that torch.save wrote; expected model.safetensors or \
+             pytorch_model.bin",
         ),
     }
 }
@@ -58,8 +59,9 @@ fn known_stranger(head: &[u8]) -> Option<&'static str> {
             "this is a web page, not the weights: the download probably failed or asked for a login"
         }
         [0x80, 2..=5, ..] => {
-            "this is a bare pickle, as torch.save wrote before PyTorch 1.6, which is not read; convert it once with \
-             `torch.save(torch.load(path, map_location=\"cpu\", weights_only=True), path)` in a recent PyTorch"
+            "this is a bare pickle, as torch.save wrote before PyTorch 1.6, which is not read; convert \
+             it once with `torch.save(torch.load(path, map_location=\"cpu\", weights_only=True), path)` in a \
+             recent PyTorch"
         }
         [0x1f, 0x8b, ..] => "this is a gzip archive; unpack it, and give the files inside",
         _ if head.starts_with(b"\x89HDF\r\n") => {

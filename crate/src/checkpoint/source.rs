@@ -1,6 +1,7 @@
 //! Where bytes come from: a named, sized, seekable file that is read by range.
 //!
-//! Not responsible for what the bytes mean. Sources over browser files live at the crate's JavaScript boundary.
+//! Not responsible for what the bytes mean. Sources over browser files live at the crate's JavaScript
+//! boundary.
 
 use crate::{Error, Result};
 
@@ -24,8 +25,8 @@ pub trait Source {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()>;
 }
 
-/// Reads `length` bytes at `offset` into fresh memory, which is reserved only once the range is known to lie inside
-/// the file.
+/// Reads `length` bytes at `offset` into fresh memory, which is reserved only once the range is known to lie
+/// inside the file.
 pub(super) fn read_range(source: &dyn Source, offset: u64, length: u64) -> Result<Vec<u8>> {
     check_range(source.name(), source.len(), offset, length)?;
     let mut bytes = Vec::new();

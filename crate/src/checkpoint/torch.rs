@@ -57,7 +57,8 @@ pub(super) fn tensors(source: &dyn Source) -> Result<Vec<TensorInfo>> {
         if tensor.storage_elements.checked_mul(class.width) != Some(found) {
             let (elements, dtype, width) = (tensor.storage_elements, class.dtype, class.width);
             return Err(refuse(format!(
-                "is in the storage `{}`: expected {elements} elements of {dtype}, {width} bytes each, found {found} bytes",
+                "is in the storage `{}`: expected {elements} elements of {dtype}, {width} bytes each, found \
+                 {found} bytes",
                 shown(key)
             )));
         }

@@ -106,8 +106,8 @@ fn open_and_read(file: Vec<u8>) -> bool {
     true
 }
 
-/// Memory that opening a file of `length` bytes may take: a buffer for the end of a zip archive, and every byte of a
-/// header or pickle turned into the largest thing that one byte can stand for.
+/// Memory that opening a file of `length` bytes may take: a buffer for the end of a zip archive, and every
+/// byte of a header or pickle turned into the largest thing that one byte can stand for.
 fn bound(length: usize) -> usize {
     (256 << 10) + 128 * length
 }
@@ -128,7 +128,8 @@ fn survives_damage(what: &str, files: &[Vec<u8>], rounds: usize) {
 
 #[test]
 fn damaged_safetensors() {
-    let two = r#"{"__metadata__":{"format":"pt"},"h.0.ln_1.weight":{"dtype":"F16","shape":[2,3],"data_offsets":[0,12]},
+    let two = r#"{"__metadata__":{"format":"pt"},
+        "h.0.ln_1.weight":{"dtype":"F16","shape":[2,3],"data_offsets":[0,12]},
         "wte":{"dtype":"F32","shape":[2],"data_offsets":[12,20]}}"#;
     let files = [one_tensor("wte", &[1.; 4]), super::forge::safetensors(two, &[7; 20])];
     survives_damage("safetensors", &files, 40_000);
@@ -216,8 +217,10 @@ fn the_greediest_pickles_stay_below_the_bound() {
 fn the_greediest_headers_stay_below_the_bound() {
     let many = (0..50_000).map(|i| format!(r#""{i}":{{"dtype":"","shape":[],"data_offsets":[0,0]}}"#));
     let many = format!("{{{}}}", many.collect::<Vec<_>>().join(","));
-    let long = format!(r#"{{"a":{{"dtype":"F32","shape":[{}0],"data_offsets":[0,0]}}}}"#, "0,".repeat(1_000_000));
-    let name = format!(r#"{{"{}":{{"dtype":"F32","shape":[1],"data_offsets":[0,0]}}}}"#, "\\n".repeat(1_000_000));
+    let long =
+        format!(r#"{{"a":{{"dtype":"F32","shape":[{}0],"data_offsets":[0,0]}}}}"#, "0,".repeat(1_000_000));
+    let name =
+        format!(r#"{{"{}":{{"dtype":"F32","shape":[1],"data_offsets":[0,0]}}}}"#, "\\n".repeat(1_000_000));
     for (header, opens) in [(many, true), (long, false), (name, false)] {
         let file = super::forge::safetensors(&header, b"");
         let length = file.len();
