@@ -33,13 +33,12 @@ pub trait Lanes: Copy + Sync + 'static {
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a * b + c`, rounded once or twice: twice in every token but the relaxed one.
     fn multiply_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    /// `if b < a { b } else { a }`: a NaN in `a` stays.
-    fn min(self, a: Self::V, b: Self::V) -> Self::V;
-    /// `if a < b { b } else { a }`: a NaN in `a` stays.
+    /// The larger of both. Unlike every other method, what it makes of NaN is the processor's affair: a relaxed build turns even
+    /// `f32x4.pmax` into `f32x4.relaxed_max`.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
     /// `|a|`.
     fn abs(self, a: Self::V) -> Self::V;
-    /// `if a < b { then } else { otherwise }`, lane by lane.
+    /// `if a < b { then } else { otherwise }`, lane by lane: `otherwise` where `a` or `b` is NaN.
     fn select_less(self, a: Self::V, b: Self::V, then: Self::V, otherwise: Self::V) -> Self::V;
     /// `2ⁿ`, where `shifted` is `n + 1.5 * 2^23` and `-126 <= n <= 127`: the integer sits in the low bits of such
     /// a float, and goes from there into the exponent.

@@ -13,8 +13,10 @@ const ROUND: f32 = 12_582_912.0;
 
 /// Below this, `exp` is given as 0 (the exact result is below the smallest normal `f32`).
 const EXP_LOWEST: f32 = -87.336_54;
-/// Above this, `exp` stays where it is (2.4e38) rather than becoming infinite.
-const EXP_HIGHEST: f32 = 88.376_26;
+/// Above this, `exp` is given as [`EXP_CEILING`] rather than infinity.
+const EXP_HIGHEST: f32 = 88.0;
+/// `exp(88)`.
+const EXP_CEILING: f32 = 1.651_636_3e38;
 
 /// `((… c0 * x + c1) * x + …) * x + cn`.
 #[inline(always)]
@@ -26,15 +28,14 @@ fn polynomial<L: Lanes, const N: usize>(lanes: L, x: L::V, coefficients: [f32; N
     sum
 }
 
-/// `exp(x)` within 2e-7 (relative) from -87.3 to 88.3; 0 below; 2.4e38 above; NaN stays.
+/// `exp(x)` within 2e-7 (relative) from -87.3 to 88; 0 below; `exp(88)` above; NaN stays.
 ///
 /// `x = n ln 2 + r`, then `2ⁿ (1 + r + r² p(r))`. The polynomial and the split of `ln 2` are those of Cephes `expf`.
 #[inline(always)]
 pub(super) fn exp<L: Lanes>(lanes: L, x: L::V) -> L::V {
-    let inside = lanes.max(lanes.min(x, lanes.splat(EXP_HIGHEST)), lanes.splat(EXP_LOWEST));
-    let shifted = lanes.multiply_add(inside, lanes.splat(std::f32::consts::LOG2_E), lanes.splat(ROUND));
+    let shifted = lanes.multiply_add(x, lanes.splat(std::f32::consts::LOG2_E), lanes.splat(ROUND));
     let n = lanes.sub(shifted, lanes.splat(ROUND));
-    let r = lanes.multiply_add(n, lanes.splat(-0.693_359_375), inside);
+    let r = lanes.multiply_add(n, lanes.splat(-0.693_359_375), x);
     let r = lanes.multiply_add(n, lanes.splat(2.121_944_400_546_905_827_679e-4), r);
     let p = polynomial(
         lanes,
@@ -51,7 +52,8 @@ pub(super) fn exp<L: Lanes>(lanes: L, x: L::V) -> L::V {
     let one_plus_r = lanes.add(r, lanes.splat(1.0));
     let y = lanes.multiply_add(p, lanes.mul(r, r), one_plus_r);
     let y = lanes.mul(y, lanes.power_of_two(shifted));
-    lanes.select_less(x, lanes.splat(EXP_LOWEST), lanes.splat(0.0), y)
+    let y = lanes.select_less(x, lanes.splat(EXP_LOWEST), lanes.splat(0.0), y);
+    lanes.select_less(lanes.splat(EXP_HIGHEST), x, lanes.splat(EXP_CEILING), y)
 }
 
 /// `tanh(x)` within 2e-7 (relative); NaN stays.
@@ -78,6 +80,12 @@ pub(super) fn tanh<L: Lanes>(lanes: L, x: L::V) -> L::V {
     let large = lanes.sub(one, lanes.div(lanes.splat(2.0), lanes.add(e, one)));
     let large = lanes.select_less(x, lanes.splat(0.0), lanes.sub(lanes.splat(0.0), large), large);
     lanes.select_less(lanes.splat(0.625), magnitude, large, small)
+}
+
+/// `max(x, 0)`; NaN stays.
+#[inline(always)]
+pub(super) fn relu<L: Lanes>(lanes: L, x: L::V) -> L::V {
+    lanes.select_less(x, lanes.splat(0.0), lanes.splat(0.0), x)
 }
 
 /// `x / (1 + exp(-x))`, which is `x` times the logistic function.

@@ -60,10 +60,6 @@ impl Lanes for Portable {
         self.add(self.mul(a, b), c)
     }
     #[inline(always)]
-    fn min(self, a: Self::V, b: Self::V) -> Self::V {
-        zip(a, b, |a, b| if b < a { b } else { a })
-    }
-    #[inline(always)]
     fn max(self, a: Self::V, b: Self::V) -> Self::V {
         zip(a, b, |a, b| if a < b { b } else { a })
     }

@@ -48,7 +48,6 @@ impl Lanes for RelaxedSimd {
         sub(a: v128, b: v128) -> v128;
         mul(a: v128, b: v128) -> v128;
         div(a: v128, b: v128) -> v128;
-        min(a: v128, b: v128) -> v128;
         max(a: v128, b: v128) -> v128;
         abs(a: v128) -> v128;
         select_less(a: v128, b: v128, then: v128, otherwise: v128) -> v128;

@@ -56,10 +56,6 @@ impl Lanes for Simd128 {
         f32x4_add(f32x4_mul(a, b), c)
     }
     #[inline(always)]
-    fn min(self, a: v128, b: v128) -> v128 {
-        f32x4_pmin(a, b)
-    }
-    #[inline(always)]
     fn max(self, a: v128, b: v128) -> v128 {
         f32x4_pmax(a, b)
     }

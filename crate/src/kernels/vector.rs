@@ -87,7 +87,7 @@ impl<L: Lanes, const TILE: usize> VectorKernel for VectorOperations<L, TILE> {
         match activation {
             Activation::GeluTanh => map(x, |v| lanes.store(math::gelu_tanh(lanes, lanes.load(v)), v)),
             Activation::GeluErf => map(x, |v| lanes.store(math::gelu_erf(lanes, lanes.load(v)), v)),
-            Activation::Relu => map(x, |v| lanes.store(lanes.max(lanes.load(v), lanes.splat(0.0)), v)),
+            Activation::Relu => map(x, |v| lanes.store(math::relu(lanes, lanes.load(v)), v)),
             Activation::Silu => map(x, |v| lanes.store(math::silu(lanes, lanes.load(v)), v)),
             Activation::Tanh => map(x, |v| lanes.store(math::tanh(lanes, lanes.load(v)), v)),
         }
@@ -127,7 +127,7 @@ pub(super) fn exponentials<L: Lanes>(lanes: L, x: &mut [f32]) -> f32 {
     total(lanes, sums)
 }
 
-/// The largest element; minus infinity for none; NaN may or may not be passed over.
+/// The largest element; minus infinity for none; anything if one is NaN.
 #[inline(always)]
 fn largest<L: Lanes>(lanes: L, x: &[f32]) -> f32 {
     let mut max = [lanes.splat(f32::NEG_INFINITY); 4];
