@@ -348,6 +348,13 @@ describe("storage", () => {
   });
 });
 
+test("a file that is still open is removed when it is not", async () => {
+  const { folders, platform } = fakePlatform({ inUse: 2 });
+  folders.set("left behind", new Map());
+  await sweepDownloads(platform);
+  assert.equal(folders.size, 0);
+});
+
 test("the page's address may name a hub on this machine only", () => {
   assert.deepEqual(readParameters("?hub=http://127.0.0.1:8000&build=simd128"), { hub: "http://127.0.0.1:8000", build: "simd128" });
   assert.deepEqual(readParameters("?hub=http://localhost:8000"), { hub: "http://localhost:8000" });

@@ -15,9 +15,10 @@ import assert from "node:assert/strict";
  * @param {object} [limits]
  * @param {number} [limits.quota] as the estimate says
  * @param {number} [limits.room] bytes until a write fails
+ * @param {number} [limits.inUse] removals that fail, because a file is still open
  * @returns {FakePlatform}
  */
-export function fakePlatform({ quota = 1e12, room = Infinity } = {}) {
+export function fakePlatform({ quota = 1e12, room = Infinity, inUse = 0 } = {}) {
   /** @type {FakePlatform["folders"]} */
   const folders = new Map();
   /** @type {Set<string>} */
@@ -59,7 +60,10 @@ export function fakePlatform({ quota = 1e12, room = Infinity } = {}) {
       folders.set(name, files);
       return folderHandle(files);
     },
-    removeEntry: async (/** @type {string} */ name) => void folders.delete(name),
+    async removeEntry(/** @type {string} */ name) {
+      if (inUse-- > 0) throw new DOMException("a file is open", "NoModificationAllowedError");
+      folders.delete(name);
+    },
     async *keys() {
       yield* [...folders.keys()];
     },

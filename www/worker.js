@@ -102,7 +102,7 @@ function failureOf(error) {
  */
 async function start({ protocol, build }) {
   if (protocol !== PROTOCOL) throw mismatch(`engine.js speaks protocol ${protocol}, worker.js ${PROTOCOL}`);
-  void sweepDownloads(undefined, 0);
+  void sweepDownloads();
   const { id } = await siteBuild();
   const folder = new URL(`pkg/${build}/`, SITE);
   try {

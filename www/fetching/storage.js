@@ -119,12 +119,28 @@ export async function sweepDownloads(platform = thisPlatform(), patienceMs = 500
   if (!root) return;
   const names = [];
   for await (const name of root.keys()) names.push(name);
-  const remove = (/** @type {string} */ name) => root.removeEntry(name, { recursive: true });
+  const giveUp = AbortSignal.timeout(patienceMs);
   await Promise.allSettled(
-    names.map((name) =>
-      platform.locks?.request(lockOf(name), { signal: AbortSignal.timeout(patienceMs) }, () => remove(name)),
-    ),
+    names.map((name) => platform.locks?.request(lockOf(name), { signal: giveUp }, () => remove(root, name, giveUp))),
   );
+}
+
+/**
+ * A worker's lock may be free a moment before its open file is.
+ *
+ * @param {FileSystemDirectoryHandle} root
+ * @param {string} name
+ * @param {AbortSignal} giveUp
+ */
+async function remove(root, name, giveUp) {
+  while (!giveUp.aborted) {
+    try {
+      return await root.removeEntry(name, { recursive: true });
+    } catch (error) {
+      if (error instanceof DOMException && error.name === "NotFoundError") return;
+      await new Promise((resolve) => setTimeout(resolve, 200));
+    }
+  }
 }
 
 /** @param {string} name */
