@@ -1,0 +1,118 @@
+// A pkg without wasm: what worker.js calls, doing what the test's prompt or config says. Copied to where a build of pkg would be.
+
+/** @import { NamedBlob, Sampling } from "../www/protocol.js" */
+
+export default async function init() {}
+
+export const build = () => ({ id: "fake", version: "0.1.0", name: "simd128", kernel: "none" });
+
+/** @type {string | undefined} */
+let panic;
+export const lastPanic = () => panic;
+
+/** @param {string} how */
+export function crash(how) {
+  if (how === "panic") panic = "panicked at fake-pkg.mjs";
+  if (how === "stack") throw new RangeError("Maximum call stack size exceeded");
+  throw new WebAssembly.RuntimeError("unreachable");
+}
+
+/**
+ * @param {string} code
+ * @param {string} message
+ */
+const failure = (code, message) => Object.assign(new Error(message), { code });
+
+/** Sizes of config.json that mean something. */
+export const REFUSED_BYTES = 13;
+export const TRAPPING_BYTES = 14;
+
+export class Candidate {
+  /** @param {NamedBlob[]} files */
+  constructor(files) {
+    const size = files.find(({ name }) => name === "config.json")?.blob.size;
+    if (size === REFUSED_BYTES) throw failure("bad-config", "config.json: refused");
+    if (size === TRAPPING_BYTES) crash("panic");
+  }
+
+  plan() {
+    return {};
+  }
+
+  /**
+   * @param {string} precision
+   * @param {(done: number, total: number) => void} onProgress
+   */
+  load(precision, onProgress) {
+    for (let done = 0; done <= 1000; done++) onProgress(done, 1000);
+    return new Session(precision);
+  }
+}
+
+class Session {
+  /** @param {string} precision */
+  constructor(precision) {
+    this.precision = precision;
+  }
+
+  info() {
+    return { architecture: "fake", precision: this.precision, memory: { cache: Generation.alive } };
+  }
+
+  /** @param {string} text */
+  tokenize(text) {
+    return [...text].map((text, id) => ({ id, text }));
+  }
+
+  /**
+   * @param {string} prompt
+   * @param {Sampling} options
+   */
+  generate(prompt, options) {
+    if (prompt === "") throw failure("bad-request", "the prompt is empty");
+    return new Generation(prompt, options);
+  }
+
+  score() {
+    return new Generation("score", {});
+  }
+}
+
+/** Reads two chunks of its prompt, then writes `maxNewTokens` tokens. */
+class Generation {
+  /** How many were made and not freed. */
+  static alive = 0;
+
+  seed = 5;
+  promptTokens = 2;
+  steps = 0;
+
+  /**
+   * @param {string} prompt
+   * @param {Sampling} options
+   */
+  constructor(prompt, { maxNewTokens = Infinity }) {
+    this.prompt = prompt;
+    this.maxNewTokens = maxNewTokens;
+    Generation.alive++;
+  }
+
+  step() {
+    const written = this.steps++ - 2;
+    if (this.prompt === "score") return { type: "progress", done: this.steps, total: 1e9 };
+    if (written < 0) return { type: "prefill", done: written + 3, total: 2 };
+    if (this.prompt === "trap") crash("panic");
+    if (this.prompt === "stack") crash("stack");
+    if (this.prompt === "memory") throw failure("out-of-memory", "not enough memory");
+    if (written === this.maxNewTokens) return { type: "end", reason: "length", text: "!" };
+    return { type: "token", id: written, text: "x", logprob: -1 };
+  }
+
+  finish() {
+    return { reason: "cancelled", text: "?" };
+  }
+
+  free() {
+    Generation.alive--;
+  }
+}
