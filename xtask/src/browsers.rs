@@ -22,39 +22,30 @@ const NEEDED: [Needed; 3] = [
     Needed { what: "Firefox", programs: &["firefox", "firefox-esr"], package: "firefox-esr" },
 ];
 
-/// A third engine, tested where it is there.
-const WEBKIT: Needed =
-    Needed { what: "WebKitWebDriver", programs: &["WebKitWebDriver"], package: "webkit2gtk-driver" };
+/// A third engine, tested where it is there; its browser has no headless mode, and so needs a display.
+const WEBKIT: [Needed; 2] = [
+    Needed { what: "WebKitWebDriver", programs: &["WebKitWebDriver"], package: "webkit2gtk-driver" },
+    Needed { what: "Xvfb", programs: &["Xvfb"], package: "xvfb" },
+];
 
 /// Makes sure that Chromium, chromedriver and Firefox are there: with `install` by apt-get, else by saying what to do.
 pub(crate) fn require(install: bool) -> Result<()> {
-    let missing = missing();
     if install && project::find_program(&["apt-get"]).is_some() {
-        let mut packages: Vec<&str> = missing.iter().map(|needed| needed.package).collect();
-        if !packages.is_empty() {
-            println!("Installing with apt-get: {}", packages.join(" "));
-            apt_get(&packages)?;
+        apt_get(&missing(&NEEDED))?;
+        if let Err(error) = apt_get(&missing(&WEBKIT)) {
+            println!("{error:#}\nWebKit is optional: its tests will be skipped.");
         }
-        packages =
-            [&WEBKIT].into_iter().filter(|needed| !needed.exists()).map(|needed| needed.package).collect();
-        if !packages.is_empty() {
-            println!("Installing with apt-get, for the tests in WebKit: {}", packages.join(" "));
-            if let Err(error) = apt_get(&packages) {
-                println!("{error:#}\nWebKit is optional: its tests will be skipped.");
-            }
-        }
-        return check();
     }
     check()
 }
 
-fn missing() -> Vec<&'static Needed> {
-    NEEDED.iter().filter(|needed| !needed.exists()).collect()
+fn missing(needed: &'static [Needed]) -> Vec<&'static Needed> {
+    needed.iter().filter(|needed| !needed.exists()).collect()
 }
 
 /// Fails with the list of what is missing and how to get it.
 fn check() -> Result<()> {
-    let missing = missing();
+    let missing = missing(&NEEDED);
     if missing.is_empty() {
         return Ok(());
     }
@@ -76,17 +67,21 @@ impl Needed {
     }
 }
 
-/// Installs Debian packages, through sudo where this is not root.
-fn apt_get(packages: &[&str]) -> Result<()> {
+/// Installs what is missing, through sudo where this is not root.
+fn apt_get(missing: &[&Needed]) -> Result<()> {
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<&str> = missing.iter().map(|needed| needed.package).collect();
+    println!("Installing with apt-get: {}", packages.join(" "));
     let root = command::capture(command::program("id")?.arg("-u"))?.trim() == "0";
-    let apt_get = || -> Result<std::process::Command> {
+    let apt_get = |arguments: &[&str]| -> Result<()> {
         let mut apt_get = command::program(if root { "apt-get" } else { "sudo" })?;
         if !root {
             apt_get.arg("apt-get");
         }
-        apt_get.env("DEBIAN_FRONTEND", "noninteractive");
-        Ok(apt_get)
+        command::run(apt_get.args(arguments).env("DEBIAN_FRONTEND", "noninteractive"))
     };
-    command::run(apt_get()?.args(["update", "--quiet"]))?;
-    command::run(apt_get()?.args(["install", "--yes", "--quiet", "--no-install-recommends"]).args(packages))
+    apt_get(&["update", "--quiet"])?;
+    apt_get(&[&["install", "--yes", "--quiet", "--no-install-recommends"], packages.as_slice()].concat())
 }

@@ -132,7 +132,17 @@ fn wasm_tests(variant: wasm::Variant, browser: &str) -> Result<Command> {
 fn npm_script(name: &str) -> Result<Command> {
     tools::node_packages("tests")?;
     let mut npm = command::program("npm")?;
-    npm.args(["run", "--prefix", "tests", "--silent", name])
-        .env("VITRINE_SITE", project::path("target/site"));
+    npm.args(["run", "--prefix", "tests", "--silent", name]);
     Ok(npm)
+}
+
+/// The end-to-end tests, on the site that was just assembled.
+fn browser_tests() -> Result<Command> {
+    tools::node_packages("tests")?;
+    let mut node = command::program("node")?;
+    node.args(["--test", "--test-reporter=spec", "--test-concurrency=1"]);
+    let files = project::files_below(&project::path("tests/browser"))?;
+    node.args(files.iter().filter(|file| file.to_string_lossy().ends_with(".test.mjs")));
+    node.env("VITRINE_SITE", site::default_folder());
+    Ok(node)
 }
