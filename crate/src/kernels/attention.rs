@@ -12,10 +12,13 @@
 //! Queries of a tile see different positions: those that all of them see go through the tile, the few after them through
 //! the row loop, so no query ever touches a position that it must not see, and every sum keeps its order.
 
-use super::panels::{LARGEST_TILE, row, tile};
+use super::panels::{row, tile};
 use super::vector::exponentials;
 use super::{Entry, Lanes, PAGE, PANEL};
 use crate::error::{Error, Result};
+
+/// Queries taken at a time.
+const TILE: usize = 4;
 
 /// [`PAGE`] positions of the KV cache of one layer, for a range of heads.
 ///
@@ -123,14 +126,10 @@ pub struct AttentionShape {
 }
 
 impl AttentionShape {
-    /// Elements of scratch memory that a call of this shape takes at most.
+    /// Elements of scratch memory that a call of this shape takes.
     pub fn scratch_len(&self) -> usize {
-        self.scratch_len_with(LARGEST_TILE)
-    }
-
-    fn scratch_len_with(&self, tile: usize) -> usize {
         let sums = self.head_dim.div_ceil(PANEL) * PANEL;
-        tile * (self.head_dim + self.scores_stride() + PAGE + sums)
+        TILE * (self.head_dim + self.scores_stride() + PAGE + sums)
     }
 
     /// Scores of one query: the positions, rounded up to a whole panel.
@@ -141,7 +140,7 @@ impl AttentionShape {
 
 /// See [`attention`](super::VectorKernel::attention).
 #[inline(always)]
-pub(super) fn attention<L: Lanes, const TILE: usize>(
+pub(super) fn attention<L: Lanes>(
     lanes: L,
     shape: &AttentionShape,
     q: &[f32],
@@ -167,7 +166,7 @@ pub(super) fn attention<L: Lanes, const TILE: usize>(
     }
     let stride = shape.scores_stride();
     scratch.clear();
-    scratch.resize(shape.scratch_len_with(TILE), 0.0);
+    scratch.resize(shape.scratch_len(), 0.0);
     let (scaled, rest) = scratch.split_at_mut(TILE * head_dim);
     let (scores, rest) = rest.split_at_mut(TILE * stride);
     let (packed, sums) = rest.split_at_mut(TILE * PAGE);
@@ -177,7 +176,7 @@ pub(super) fn attention<L: Lanes, const TILE: usize>(
     for head in 0..heads {
         for first in (0..queries).step_by(TILE) {
             let rows = TILE.min(queries - first);
-            let tile = Queries::<L, TILE> { lanes, pages, head, rows, common: past + first + 1, stride };
+            let tile = Queries { lanes, pages, head, rows, common: past + first + 1, stride };
             let query = |r: usize| &q[(first + r) * query_stride + head * head_dim..][..head_dim];
             tile.scale(query, scale, scaled);
             tile.score(scaled, scores);
@@ -198,8 +197,8 @@ pub(super) fn attention<L: Lanes, const TILE: usize>(
     }
 }
 
-/// Up to `TILE` neighbouring queries of one head.
-struct Queries<'a, L, const TILE: usize> {
+/// Up to [`TILE`] neighbouring queries of one head.
+struct Queries<'a, L> {
     lanes: L,
     pages: &'a [Page],
     head: usize,
@@ -211,7 +210,7 @@ struct Queries<'a, L, const TILE: usize> {
     stride: usize,
 }
 
-impl<'a, L: Lanes, const TILE: usize> Queries<'a, L, TILE> {
+impl<'a, L: Lanes> Queries<'a, L> {
     /// `q * scale`: `[head_dim][TILE]`, or `[head_dim]` for a single query.
     #[inline(always)]
     fn scale(&self, query: impl Fn(usize) -> &'a [f32], scale: f32, scaled: &mut [[f32; TILE]]) {

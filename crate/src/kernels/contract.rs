@@ -290,8 +290,9 @@ pub(super) mod vector {
             // The stated bounds, on a dense grid. Below 1e-30 a result may be flushed to zero.
             let bound = |x: f32| match activation {
                 Activation::Relu => 0.0,
-                Activation::Silu | Activation::Tanh => 2e-7,
-                Activation::GeluTanh | Activation::GeluErf if x >= -1.0 => 5e-7,
+                Activation::Tanh => 3e-7,
+                _ if x >= -1.0 => 5e-7,
+                Activation::Silu => 2e-6,
                 Activation::GeluTanh | Activation::GeluErf if x >= -6.0 => 5e-6,
                 Activation::GeluTanh | Activation::GeluErf => 2e-5,
             };

@@ -33,8 +33,10 @@ pub trait Lanes: Copy + Sync + 'static {
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a * b + c`, rounded once or twice: twice in every token but the relaxed one.
     fn multiply_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    /// The larger of both. Unlike every other method, what it makes of NaN is the processor's affair: a relaxed build turns even
-    /// `f32x4.pmax` into `f32x4.relaxed_max`.
+    /// The smaller of both. Unlike every other method, what it makes of NaN is the processor's affair: a relaxed build
+    /// turns even `f32x4.pmin` into `f32x4.relaxed_min`.
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The larger of both; of NaN, see [`min`](Self::min).
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
     /// `|a|`.
     fn abs(self, a: Self::V) -> Self::V;

@@ -151,8 +151,9 @@ pub trait VectorKernel: Sync {
 
 /// The non-linearity between two linear layers.
 ///
-/// Relative errors: of `Silu` and `Tanh` below 2e-7; of both GELUs below 5e-7 from -1 on, 5e-6 from -6 on, and 2e-5 in
-/// the tail below, where the result is smaller than 1e-8. Results below 1e-30 may be given as zero.
+/// Relative errors: of `Tanh` below 3e-7; of the others below 5e-7 from -1 on, and below that 2e-6 for `Silu`, and for both
+/// GELUs 5e-6 down to -6 and 2e-5 in the tail, where the result is smaller than 1e-8. Results below 1e-30 may be given
+/// as zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
     /// `0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³)))`: `gelu_new`, `gelu_pytorch_tanh`.

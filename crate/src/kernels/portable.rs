@@ -11,7 +11,7 @@ const TILE: usize = 4;
 /// Products with packed `f32` matrices in plain Rust.
 pub static F32: F32Panels<Portable, TILE> = F32Panels(Portable);
 /// Vector operations in plain Rust.
-pub static VECTOR: VectorOperations<Portable, TILE> = VectorOperations(Portable);
+pub static VECTOR: VectorOperations<Portable> = VectorOperations(Portable);
 
 /// The token of plain Rust.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +58,10 @@ impl Lanes for Portable {
     #[inline(always)]
     fn multiply_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
         self.add(self.mul(a, b), c)
+    }
+    #[inline(always)]
+    fn min(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| if b < a { b } else { a })
     }
     #[inline(always)]
     fn max(self, a: Self::V, b: Self::V) -> Self::V {

@@ -14,7 +14,7 @@ const TILE: usize = 6;
 /// Products with packed `f32` matrices on relaxed SIMD.
 pub static F32: F32Panels<RelaxedSimd, TILE> = F32Panels(RelaxedSimd);
 /// Vector operations on relaxed SIMD.
-pub static VECTOR: VectorOperations<RelaxedSimd, TILE> = VectorOperations(RelaxedSimd);
+pub static VECTOR: VectorOperations<RelaxedSimd> = VectorOperations(RelaxedSimd);
 
 /// The token of wasm's relaxed SIMD.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +48,7 @@ impl Lanes for RelaxedSimd {
         sub(a: v128, b: v128) -> v128;
         mul(a: v128, b: v128) -> v128;
         div(a: v128, b: v128) -> v128;
+        min(a: v128, b: v128) -> v128;
         max(a: v128, b: v128) -> v128;
         abs(a: v128) -> v128;
         select_less(a: v128, b: v128, then: v128, otherwise: v128) -> v128;

@@ -12,7 +12,7 @@ const TILE: usize = 4;
 /// Products with packed `f32` matrices on simd128.
 pub static F32: F32Panels<Simd128, TILE> = F32Panels(Simd128);
 /// Vector operations on simd128.
-pub static VECTOR: VectorOperations<Simd128, TILE> = VectorOperations(Simd128);
+pub static VECTOR: VectorOperations<Simd128> = VectorOperations(Simd128);
 
 /// The token of wasm's fixed-width SIMD.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +54,10 @@ impl Lanes for Simd128 {
     #[inline(always)]
     fn multiply_add(self, a: v128, b: v128, c: v128) -> v128 {
         f32x4_add(f32x4_mul(a, b), c)
+    }
+    #[inline(always)]
+    fn min(self, a: v128, b: v128) -> v128 {
+        f32x4_pmin(a, b)
     }
     #[inline(always)]
     fn max(self, a: v128, b: v128) -> v128 {

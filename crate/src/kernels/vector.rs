@@ -8,11 +8,11 @@ use super::{Activation, AttentionShape, Lanes, Page, VectorKernel, attention, ma
 /// Elements taken at a time.
 const BLOCK: usize = 16;
 
-/// Vector operations on the instruction set `L`; attention takes `TILE` queries at a time.
+/// Vector operations on the instruction set `L`.
 #[derive(Clone, Copy, Debug)]
-pub struct VectorOperations<L, const TILE: usize>(pub(super) L);
+pub struct VectorOperations<L>(pub(super) L);
 
-impl<L: Lanes, const TILE: usize> VectorKernel for VectorOperations<L, TILE> {
+impl<L: Lanes> VectorKernel for VectorOperations<L> {
     fn name(&self) -> &'static str {
         L::NAME
     }
@@ -20,7 +20,7 @@ impl<L: Lanes, const TILE: usize> VectorKernel for VectorOperations<L, TILE> {
     fn softmax(&self, x: &mut [f32]) {
         let lanes = self.0;
         let inverse = lanes.splat(1.0 / exponentials(lanes, x));
-        map(x, |v: &mut [f32; 4]| lanes.store(lanes.mul(lanes.load(v), inverse), v));
+        map(lanes, x, |v| lanes.mul(v, inverse));
     }
 
     fn log_sum_exp(&self, x: &[f32]) -> f32 {
@@ -85,11 +85,11 @@ impl<L: Lanes, const TILE: usize> VectorKernel for VectorOperations<L, TILE> {
     fn activation(&self, activation: Activation, x: &mut [f32]) {
         let lanes = self.0;
         match activation {
-            Activation::GeluTanh => map(x, |v| lanes.store(math::gelu_tanh(lanes, lanes.load(v)), v)),
-            Activation::GeluErf => map(x, |v| lanes.store(math::gelu_erf(lanes, lanes.load(v)), v)),
-            Activation::Relu => map(x, |v| lanes.store(math::relu(lanes, lanes.load(v)), v)),
-            Activation::Silu => map(x, |v| lanes.store(math::silu(lanes, lanes.load(v)), v)),
-            Activation::Tanh => map(x, |v| lanes.store(math::tanh(lanes, lanes.load(v)), v)),
+            Activation::GeluTanh => map(lanes, x, |v| math::gelu_tanh(lanes, v)),
+            Activation::GeluErf => map(lanes, x, |v| math::gelu_erf(lanes, v)),
+            Activation::Relu => map(lanes, x, |v| math::relu(lanes, v)),
+            Activation::Silu => map(lanes, x, |v| math::silu(lanes, v)),
+            Activation::Tanh => map(lanes, x, |v| math::tanh(lanes, v)),
         }
     }
 
@@ -101,7 +101,7 @@ impl<L: Lanes, const TILE: usize> VectorKernel for VectorOperations<L, TILE> {
         out: &mut [f32],
         scratch: &mut Vec<f32>,
     ) {
-        attention::attention::<L, TILE>(self.0, shape, q, pages, out, scratch);
+        attention::attention(self.0, shape, q, pages, out, scratch);
     }
 }
 
@@ -166,14 +166,22 @@ fn total<L: Lanes>(lanes: L, [a, b, c, d]: [L::V; 4]) -> f32 {
     lanes.sum(lanes.add(lanes.add(a, b), lanes.add(c, d)))
 }
 
-/// Applies `f` to every four elements; the last ones are padded with zeros.
+/// Applies `f` to all elements. Taking whole blocks lets the constants of `f`, which wasm names anew at every use and
+/// browsers do not hoist, serve four vectors.
 #[inline(always)]
-fn map(x: &mut [f32], f: impl Fn(&mut [f32; 4])) {
-    let (blocks, rest) = x.as_chunks_mut();
-    blocks.iter_mut().for_each(&f);
-    let mut last = padded(rest, 0.0);
-    f(&mut last);
-    rest.copy_from_slice(&last[..rest.len()]);
+fn map<L: Lanes>(lanes: L, x: &mut [f32], f: impl Fn(L::V) -> L::V) {
+    let (blocks, rest) = x.as_chunks_mut::<BLOCK>();
+    let one = |block: &mut [f32; BLOCK]| {
+        for v in block.as_chunks_mut().0 {
+            lanes.store(f(lanes.load(v)), v);
+        }
+    };
+    blocks.iter_mut().for_each(one);
+    if !rest.is_empty() {
+        let mut last = padded(rest, 0.0);
+        one(&mut last);
+        rest.copy_from_slice(&last[..rest.len()]);
+    }
 }
 
 /// `rest` and then `padding`.
