@@ -9,6 +9,7 @@
 mod blob;
 mod convert;
 mod crash;
+mod limits;
 
 use crate::generate::{Run, Scoring};
 use crate::{Files, Precision, Step, Ticket};
