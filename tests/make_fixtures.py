@@ -14,15 +14,19 @@ What a folder holds
     config.json                 as published, with tiny sizes
     tokenizer.json              or vocab.json + merges.txt: a byte-level BPE trained on CORPUS below
     model.safetensors           or pytorch_model.bin
-    expected.safetensors        `short.<name>`: activations and logits at every position of the short input;
+    expected.tensors            (safetensors, but not called so: a folder of fixtures must look like a published one)
+                                `short.<name>`: activations and logits at every position of the short input;
                                 `long.<name>`: the same at the listed positions of an input of more than one cache page;
                                 `variant.<name>.logits`: after the short input, under a changed config.json
     expected.json               the inputs, the positions, greedy continuations, scores, and the reference's own error
-`text/gpt2.json` and `text/opt.json` hold the token ids of many strings.
+`text/gpt2.json` and `text/opt.json` hold the token ids of many strings. With VITRINE_TOKENIZERS naming a folder that
+holds the published gpt2/ and opt/ (vocab.json, merges.txt), `text/published-*.json` are made from those, too; the
+tokenizers themselves stay where they are.
 
 All values are f32, computed from the weights as stored (f16 and bf16 are widened first). `reference_error` is how far
 that f32 pass lies from the same pass in f64, relative to the largest value of the tensor: what a tolerance is made from.
-A seed is kept only if every greedy step has a clear winner (`smallest_gap`), so that exact ids are a fair test.
+A seed is kept only if every greedy step has a clear winner (`smallest_gap`), so that exact ids are a fair test; the
+search starts at the seed that was found last time.
 """
 
 import io
@@ -189,6 +193,11 @@ def gpt2_text():
     return TextFixture({token: i for i, token in enumerate(tokens)}, merges, ["<|endoftext|>"])
 
 
+# What facebook/opt-125m's special_tokens_map.json declares.
+OPT_SPECIALS = ["<pad>", "</s>"]
+OPT_SPECIAL_TOKENS = {"bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>", "pad_token": "<pad>"}
+
+
 def opt_text():
     """OPT's order: four special tokens, then by frequency, then made-up words and `<mask>`, which no text reaches."""
     merges = train_merges(48)
@@ -207,9 +216,7 @@ def opt_text():
     pieces.sort(key=lambda piece: (-frequency[piece], piece))
     tokens = ["<s>", "<pad>", "</s>", "<unk>", *pieces, "madeupword0000", "madeupword0001", "<mask>"]
     vocab = {token: i for i, token in enumerate(tokens)}
-    # The special tokens that facebook/opt-125m's special_tokens_map.json declares.
-    return TextFixture(vocab, merges, ["<pad>", "</s>"], bos=vocab["</s>"],
-                       bos_token="</s>", eos_token="</s>", unk_token="</s>", pad_token="<pad>")  # fmt: skip
+    return TextFixture(vocab, merges, OPT_SPECIALS, bos=vocab["</s>"], **OPT_SPECIAL_TOKENS)
 
 
 STRINGS = [
@@ -239,7 +246,14 @@ def write_text_fixture(path, text):
         cases.append(case)
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = ",\n".join(json.dumps(case, ensure_ascii=True) for case in cases)
-    path.write_text(f'{{"bos": {json.dumps(text.bos)}, "cases": [\n{lines}\n]}}\n')
+    path.write_text(f'{{"bos": {json.dumps(text.bos)}, "special": {sorted(text.special_ids)}, "cases": [\n{lines}\n]}}\n')
+
+
+def published_text(folder, specials, bos=None, **special_tokens):
+    vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+    lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
+    merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
+    return TextFixture(vocab, merges, specials, bos and vocab[bos], **special_tokens)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -379,7 +393,8 @@ def published_config(config, architecture, **published):
 
 
 class Fixture:
-    def __init__(self, name, text, config, build, dtype, context, eos, prompt, readable, variants, write):
+    def __init__(self, name, text, config, build, dtype, context, eos, prompt, readable, variants, write, first_seed):
+        self.first_seed = first_seed
         self.name, self.text, self.config, self.build = name, text, config, build
         self.dtype, self.context, self.eos, self.prompt = dtype, context, eos, prompt
         self.readable, self.variants, self.write = readable, variants, write
@@ -390,7 +405,7 @@ class Fixture:
         unreadable = [i for i in range(vocab_size) if i != self.eos and not self.text.is_readable(i)]
         prompt_ids = self.text.encode_prompt(self.prompt)
         steps = self.context - len(prompt_ids)
-        for seed in range(1, 10_000):
+        for seed in range(self.first_seed, 100_000):
             model = self.build(self.config)
             fill(model, seed, self.dtype, unreadable if self.readable else unused)
             ids, logprobs, gap = greedy(model, prompt_ids, steps, self.eos)
@@ -424,10 +439,10 @@ class Fixture:
             old.unlink()
         self.write(self, model, folder)
         self.check_published_form(folder, model, short)
-        save_file({name: value.contiguous() for name, value in tensors.items()}, folder / "expected.safetensors")
+        save_file({name: value.contiguous() for name, value in tensors.items()}, folder / "expected.tensors")
         expected = {
             "reference": f"transformers {__import__('transformers').__version__}, torch {torch.__version__.split('+')[0]}, f32",
-            "seed": seed, "reference_error": reference_error(model, long),
+            "seed": seed, "parameters": sum(p.numel() for p in model.parameters()), "reference_error": reference_error(model, long),
             "short": {"ids": short}, "long": {"ids": long, "positions": positions},
             "greedy": {"prompt": self.prompt, "prompt_ids": prompt_ids, "ids": ids, "logprobs": logprobs,
                        "text": self.text.decode(ids), "smallest_gap": gap},
@@ -522,7 +537,7 @@ def fixtures():
     return gpt2, opt, [
         Fixture("gpt2-tiny-a", gpt2, {
             **gpt2_common, "n_positions": 100, "n_embd": 30, "n_layer": 2, "n_head": 3, "activation_function": "gelu_new",
-        }, build_gpt2, torch.float32, 100, end, "The lamp in the window", True, {}, write_gpt2_a),
+        }, build_gpt2, torch.float32, 100, end, "The lamp in the window", True, {}, write_gpt2_a, 47),
         Fixture("gpt2-tiny-b", gpt2, {
             **gpt2_common, "n_positions": 131, "n_embd": 42, "n_layer": 3, "n_head": 2, "n_inner": 97,
             "activation_function": "gelu", "scale_attn_by_inverse_layer_idx": True, "tie_word_embeddings": False,
@@ -533,17 +548,17 @@ def fixtures():
             "silu": {"activation_function": "silu"},
             "unscaled_attention": {"scale_attn_weights": False, "scale_attn_by_inverse_layer_idx": False},
             "default_epsilon": {"layer_norm_epsilon": 1e-5},
-        }, write_gpt2_b),
+        }, write_gpt2_b, 3),
         Fixture("opt-tiny-a", opt, {
             **opt_common, "vocab_size": len(opt.vocab) + 7, "hidden_size": 44, "num_hidden_layers": 3,
             "num_attention_heads": 4, "ffn_dim": 150, "max_position_embeddings": 130, "word_embed_proj_dim": 44,
             "do_layer_norm_before": True,
-        }, build_opt, torch.float16, 130, 2, "When the snow had melted", True, {}, write_opt_a),
+        }, build_opt, torch.float16, 130, 2, "When the snow had melted", True, {}, write_opt_a, 162),
         Fixture("opt-tiny-b", opt, {
             **opt_common, "vocab_size": len(opt.vocab) + 7, "hidden_size": 51, "num_hidden_layers": 3,
             "num_attention_heads": 3, "ffn_dim": 101, "max_position_embeddings": 130, "word_embed_proj_dim": 22,
             "do_layer_norm_before": False,
-        }, build_opt, torch.float16, 130, 2, "The boat would come", False, {}, write_opt_b),
+        }, build_opt, torch.float16, 130, 2, "The boat would come", False, {}, write_opt_b, 80),
     ]  # fmt: skip
 
 
@@ -552,6 +567,12 @@ def main(names):
     gpt2, opt, everything = fixtures()
     write_text_fixture(FIXTURES / "text" / "gpt2.json", gpt2)
     write_text_fixture(FIXTURES / "text" / "opt.json", opt)
+    published = os.environ.get("VITRINE_TOKENIZERS")
+    if published:
+        real_gpt2 = published_text(Path(published) / "gpt2", ["<|endoftext|>"])
+        real_opt = published_text(Path(published) / "opt", OPT_SPECIALS, bos="</s>", **OPT_SPECIAL_TOKENS)
+        write_text_fixture(FIXTURES / "text" / "published-gpt2.json", real_gpt2)
+        write_text_fixture(FIXTURES / "text" / "published-opt.json", real_opt)
     for fixture in everything:
         if not names or fixture.name in names:
             fixture.make()
