@@ -18,7 +18,7 @@ pub struct Files {
 }
 
 impl Files {
-    /// A set of files. Their names may be paths; files of a subfolder count only where none is further up.
+    /// A set of files. Their names may be paths; only those in the folder of the topmost `config.json` count.
     pub fn new(files: Vec<Box<dyn Source>>) -> Self {
         Self { files }
     }
@@ -53,10 +53,24 @@ impl Files {
         Ok(Self::new(files))
     }
 
+    /// The files in the folder of the topmost `config.json`: a repository's subfolders hold exports for other
+    /// programs, with a tokenizer and weights of their own.
+    fn beside_config(mut self) -> Result<Self> {
+        let configs = self.files.iter().map(|file| folder_and_name(file.name()));
+        let configs = configs.filter(|(_, name)| *name == "config.json");
+        let Some((folder, _)) = configs.min_by_key(|(folder, _)| folder.matches('/').count()) else {
+            let names = self.names();
+            return Err(Error::MissingFile(format!("no config.json among the files ({names})")));
+        };
+        let folder = folder.to_owned();
+        self.files.retain(|file| folder_and_name(file.name()).0 == folder);
+        Ok(self)
+    }
+
     /// The content of the file called `name`, if there is one, which must not be longer than `limit`.
     fn read(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
-        let called = self.files.iter().filter(|file| base_name(file.name()) == name);
-        let Some(file) = called.min_by_key(|file| depth(file.name())) else { return Ok(None) };
+        let called = |file: &&Box<dyn Source>| folder_and_name(file.name()).1 == name;
+        let Some(file) = self.files.iter().find(called) else { return Ok(None) };
         if file.len() > limit {
             let problem = format!("expected at most {limit} bytes, found {}", file.len());
             return Err(Error::file(file.name(), problem));
@@ -73,13 +87,11 @@ impl Files {
             [["model", ".safetensors"], ["", ".safetensors"], ["pytorch_model", ".bin"], ["", ".bin"]]
         {
             let is_weights = |file: &dyn Source| {
-                let name = base_name(file.name());
+                let (_, name) = folder_and_name(file.name());
                 name.starts_with(start) && name.ends_with(end)
             };
-            let weights = || self.files.iter().filter(|file| is_weights(file.as_ref()));
-            if let Some(top) = weights().map(|file| depth(file.name())).min() {
-                let keep = |file: &Box<dyn Source>| is_weights(file.as_ref()) && depth(file.name()) == top;
-                return Ok(self.files.into_iter().filter(keep).collect());
+            if self.files.iter().any(|file| is_weights(file.as_ref())) {
+                return Ok(self.files.into_iter().filter(|file| is_weights(file.as_ref())).collect());
             }
         }
         let problem = "no weights: expected model.safetensors or pytorch_model.bin";
@@ -96,12 +108,9 @@ impl Files {
     }
 }
 
-fn base_name(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
-}
-
-fn depth(path: &str) -> usize {
-    path.matches('/').count()
+/// `a/b/c` as `a/b/` and `c`.
+fn folder_and_name(path: &str) -> (&str, &str) {
+    path.split_at(path.rfind('/').map_or(0, |slash| slash + 1))
 }
 
 /// Bytes of memory that a model takes.
@@ -156,10 +165,8 @@ impl Candidate {
     /// [`Error::Read`].
     pub fn open(files: Files) -> Result<Self> {
         const CONFIG_LIMIT: u64 = 1 << 20;
-        let Some(config) = files.read("config.json", CONFIG_LIMIT)? else {
-            let names = files.names();
-            return Err(Error::MissingFile(format!("no config.json among the files ({names})")));
-        };
+        let files = files.beside_config()?;
+        let config = files.read("config.json", CONFIG_LIMIT)?.unwrap_or_default();
         let config = String::from_utf8(config).map_err(|error| Error::Config(error.to_string()))?;
         let (architecture, configured) = models::configure(&config)?;
         let shape = configured.shape();
