@@ -1,6 +1,6 @@
 // Checkpoints that the tests make: large ones that cost no disk, and broken ones.
 
-import { closeSync, copyFileSync, ftruncateSync, mkdirSync, openSync, readFileSync, writeFileSync, writeSync } from "node:fs";
+import { closeSync, ftruncateSync, mkdirSync, openSync, readFileSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { local } from "./suite.mjs";
 
@@ -8,17 +8,66 @@ const STORYTELLER = local("www/models/storyteller");
 const TINY = local("tests/fixtures/gpt2-tiny-a");
 const FILES = ["config.json", "tokenizer.json", "model.safetensors"];
 
+/** @typedef {{ layers: number, hidden: number, context: number, vocabulary: number }} Size */
+
+/** The storyteller's tokenizer, which the checkpoints here borrow, has so many entries. */
+const VOCABULARY = 4096;
+
 /**
- * A GPT-2 of any size whose weights are all zero, so that its file is a hole in the disk. It computes as long as any other
- * of its size, finds every token equally likely, and never ends by itself.
+ * The tensors of a GPT-2, under the names of its published files.
  *
- * @param {string} folder
- * @param {{ layers: number, hidden: number, context: number }} size
- * @returns {string[]} the files' paths
+ * @param {Size} size
+ * @returns {[name: string, shape: number[]][]}
  */
-export function zeroCheckpoint(folder, { layers, hidden, context }) {
-  mkdirSync(folder, { recursive: true });
-  const vocabulary = 4096; // the storyteller's tokenizer
+export function gpt2Shapes({ layers, hidden, context, vocabulary }) {
+  const block = (/** @type {number} */ layer) =>
+    /** @type {[string, number[]][]} */ ([
+      ["ln_1.weight", [hidden]],
+      ["ln_1.bias", [hidden]],
+      ["attn.c_attn.weight", [hidden, 3 * hidden]],
+      ["attn.c_attn.bias", [3 * hidden]],
+      ["attn.c_proj.weight", [hidden, hidden]],
+      ["attn.c_proj.bias", [hidden]],
+      ["ln_2.weight", [hidden]],
+      ["ln_2.bias", [hidden]],
+      ["mlp.c_fc.weight", [hidden, 4 * hidden]],
+      ["mlp.c_fc.bias", [4 * hidden]],
+      ["mlp.c_proj.weight", [4 * hidden, hidden]],
+      ["mlp.c_proj.bias", [hidden]],
+    ]).map(([name, shape]) => /** @type {[string, number[]]} */ ([`h.${layer}.${name}`, shape]));
+  return [
+    ["wte.weight", [vocabulary, hidden]],
+    ["wpe.weight", [context, hidden]],
+    ...Array.from({ length: layers }, (_, layer) => block(layer)).flat(),
+    ["ln_f.weight", [hidden]],
+    ["ln_f.bias", [hidden]],
+  ];
+}
+
+/**
+ * The head of a safetensors file, and how many bytes of weights follow it.
+ *
+ * @param {[name: string, shape: number[]][]} shapes
+ * @param {"F16" | "F32"} dtype
+ */
+export function safetensorsHeader(shapes, dtype) {
+  let bytes = 0;
+  const entries = shapes.map(([name, shape]) => {
+    const start = bytes;
+    bytes += (dtype === "F16" ? 2 : 4) * shape.reduce((product, size) => product * size, 1);
+    return [name, { dtype, shape, data_offsets: [start, bytes] }];
+  });
+  return { header: safetensors(JSON.stringify(Object.fromEntries(entries)), Buffer.alloc(0)), bytes };
+}
+
+/**
+ * A GPT-2's config.json, and the storyteller's tokenizer, filled up with entries that no text has.
+ *
+ * @param {Size} size
+ */
+export function withVocabulary({ layers, hidden, context, vocabulary }) {
+  const tokenizer = JSON.parse(readFileSync(join(STORYTELLER, "tokenizer.json"), "utf8"));
+  for (let id = VOCABULARY; id < vocabulary; id++) tokenizer.model.vocab[`unused${id}`] = id;
   const config = {
     model_type: "gpt2",
     n_layer: layers,
@@ -27,46 +76,28 @@ export function zeroCheckpoint(folder, { layers, hidden, context }) {
     n_positions: context,
     vocab_size: vocabulary,
   };
-  /** @type {Record<string, number[]>} */
-  const shapes = { "wte.weight": [vocabulary, hidden], "wpe.weight": [context, hidden] };
-  for (let layer = 0; layer < layers; layer++) {
-    for (const [name, ...shape] of /** @type {[string, ...number[]][]} */ ([
-      ["ln_1.weight", hidden],
-      ["ln_1.bias", hidden],
-      ["attn.c_attn.weight", hidden, 3 * hidden],
-      ["attn.c_attn.bias", 3 * hidden],
-      ["attn.c_proj.weight", hidden, hidden],
-      ["attn.c_proj.bias", hidden],
-      ["ln_2.weight", hidden],
-      ["ln_2.bias", hidden],
-      ["mlp.c_fc.weight", hidden, 4 * hidden],
-      ["mlp.c_fc.bias", 4 * hidden],
-      ["mlp.c_proj.weight", 4 * hidden, hidden],
-      ["mlp.c_proj.bias", hidden],
-    ])) {
-      shapes[`h.${layer}.${name}`] = shape;
-    }
-  }
-  shapes["ln_f.weight"] = shapes["ln_f.bias"] = [hidden];
+  return { config: JSON.stringify(config), tokenizer: JSON.stringify(tokenizer) };
+}
 
-  let end = 0;
-  const header = Object.fromEntries(
-    Object.entries(shapes).map(([name, shape]) => {
-      const start = end;
-      end += 2 * shape.reduce((product, size) => product * size, 1);
-      return [name, { dtype: "F16", shape, data_offsets: [start, end] }];
-    }),
-  );
-  const text = Buffer.from(JSON.stringify(header));
-  const length = Buffer.alloc(8);
-  length.writeBigUInt64LE(BigInt(text.length));
+/**
+ * A GPT-2 of any size whose weights are all zero, so that its file is a hole in the disk. It computes as long as any other
+ * of its size, finds every token equally likely, and never ends by itself.
+ *
+ * @param {string} folder
+ * @param {Omit<Size, "vocabulary">} size
+ * @returns {string[]} the files' paths
+ */
+export function zeroCheckpoint(folder, size) {
+  mkdirSync(folder, { recursive: true });
+  const whole = { ...size, vocabulary: VOCABULARY };
+  const { header, bytes } = safetensorsHeader(gpt2Shapes(whole), "F16");
   const file = openSync(join(folder, "model.safetensors"), "w");
-  writeSync(file, Buffer.concat([length, text]));
-  ftruncateSync(file, 8 + text.length + end);
+  writeSync(file, header);
+  ftruncateSync(file, header.length + bytes);
   closeSync(file);
-
-  writeFileSync(join(folder, "config.json"), JSON.stringify(config));
-  copyFileSync(join(STORYTELLER, "tokenizer.json"), join(folder, "tokenizer.json"));
+  const { config, tokenizer } = withVocabulary(whole);
+  writeFileSync(join(folder, "config.json"), config);
+  writeFileSync(join(folder, "tokenizer.json"), tokenizer);
   return FILES.map((name) => join(folder, name));
 }
 

@@ -11,6 +11,9 @@ export const SITE = process.env.VITRINE_SITE ?? fileURLToPath(new URL("../../tar
 
 const PREFIX = "/some/sub/path/";
 
+/** What the host serves beside the site, below the same path: the benchmark's own worker. */
+const BESIDE = { folder: fileURLToPath(new URL("./bench/", import.meta.url)), path: "bench/" };
+
 /** @type {Record<string, string>} */
 const TYPES = {
   ".css": "text/css; charset=utf-8",
@@ -34,7 +37,9 @@ export async function hostSite() {
   const server = createServer(async (request, response) => {
     const { pathname } = new URL(request.url ?? "/", "http://localhost");
     const relative = pathname.startsWith(PREFIX) ? normalize(decodeURIComponent(pathname.slice(PREFIX.length))) : "..";
-    const file = join(SITE, relative === "." ? "index.html" : relative);
+    const file = relative.startsWith(BESIDE.path)
+      ? join(BESIDE.folder, relative.slice(BESIDE.path.length))
+      : join(SITE, relative === "." ? "index.html" : relative);
     const found = relative.startsWith("..") ? null : await stat(file).catch(() => null);
     if (!found?.isFile()) {
       if (pathname !== "/favicon.ico") missing.push(pathname); // browsers ask for it of themselves

@@ -1,6 +1,33 @@
-//! `cargo xtask bench`
+//! `cargo xtask bench`: the benchmark of the assembled site, in a browser.
+
+use crate::{browsers, command, project, site, tools};
 use anyhow::Result;
 use std::path::PathBuf;
-pub(crate) fn run(_model: Option<PathBuf>, _browser: Option<&str>) -> Result<()> {
-    Ok(())
+
+/// What to measure, where, and where to record it; `None` takes the benchmark's own choice.
+#[derive(Default)]
+pub(crate) struct Options {
+    pub(crate) model: Option<PathBuf>,
+    pub(crate) browser: Option<String>,
+    pub(crate) record: Option<PathBuf>,
+}
+
+/// Brings the site up to date and measures it.
+pub(crate) fn run(options: Options) -> Result<()> {
+    browsers::require(false)?;
+    tools::install(&[tools::geckodriver()])?;
+    tools::node_packages("tests")?;
+    site::assemble(&site::default_folder())?;
+    let mut node = command::program("node")?;
+    node.arg(project::path("tests/browser/bench.mjs")).env("VITRINE_SITE", site::default_folder());
+    if let Some(model) = options.model {
+        node.arg("--model").arg(model.canonicalize()?);
+    }
+    if let Some(browser) = options.browser {
+        node.args(["--browser", &browser]);
+    }
+    if let Some(record) = options.record {
+        node.arg("--record").arg(std::path::absolute(record)?);
+    }
+    command::run(&mut node)
 }

@@ -98,7 +98,8 @@ fn shown(command: &Command) -> String {
     let quoted = words.map(|word| {
         let word = word.to_string_lossy();
         let plain = word.chars().all(|c| c.is_alphanumeric() || "-_=./:,+@".contains(c));
-        if plain { word.into_owned() } else { format!("'{word}'") }
+        let quote = if word.contains('\'') { '"' } else { '\'' };
+        if plain { word.into_owned() } else { format!("{quote}{word}{quote}") }
     });
     quoted.collect::<Vec<_>>().join(" ")
 }

@@ -25,7 +25,7 @@ Usage: cargo xtask COMMAND
   test  [--install] [STEP…] run every check and test, or the steps named:
                             fmt clippy doc native deny types engine wasm browser
                             --install: fetch missing browsers and drivers with apt-get (Debian, Ubuntu)
-  bench [--model DIR] [--browser chromium|firefox]
+  bench [--browser NAME] [--model DIR] [--record FILE]
                             measure load, prefill and decode in a browser beside the machine's own limits
   env                       print the exports that make bare wasm-pack, wasm-bindgen and geckodriver work:
                             eval \"$(cargo xtask env)\"
@@ -71,10 +71,13 @@ fn dispatch(mut arguments: Vec<String>) -> Result<bool> {
             return test::run(install, &arguments.rest()?);
         }
         "bench" => {
-            let model = arguments.option("--model")?.map(PathBuf::from);
-            let browser = arguments.option("--browser")?;
+            let options = bench::Options {
+                model: arguments.option("--model")?.map(PathBuf::from),
+                browser: arguments.option("--browser")?,
+                record: arguments.option("--record")?.map(PathBuf::from),
+            };
             arguments.finish()?;
-            bench::run(model, browser.as_deref())?;
+            bench::run(options)?;
         }
         "env" => {
             arguments.finish()?;

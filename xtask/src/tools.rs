@@ -119,13 +119,7 @@ pub(crate) fn rust_component(component: &str, program: &str) -> Result<()> {
 /// Makes sure that `folder/node_modules` is what the lock file there says: wasm-opt for the builds in `xtask`,
 /// TypeScript and the browsers' client in `tests`.
 pub(crate) fn node_packages(folder: &str) -> Result<()> {
-    let version = command::capture(command::program("node")?.arg("--version"))
-        .context("Node.js is missing: install version 20 or newer (https://nodejs.org)")?;
-    let major =
-        version.trim().trim_start_matches('v').split('.').next().and_then(|major| major.parse::<u32>().ok());
-    if major.is_none_or(|major| major < 20) {
-        bail!("Node.js {} is too old: install version 20 or newer (https://nodejs.org)", version.trim());
-    }
+    node()?;
     let changed =
         |file: &str| fs::metadata(project::path(folder).join(file)).and_then(|metadata| metadata.modified());
     let wanted =
@@ -135,4 +129,14 @@ pub(crate) fn node_packages(folder: &str) -> Result<()> {
         return Ok(());
     }
     command::run(command::program("npm")?.args(["ci", "--prefix", folder, "--no-audit", "--no-fund"]))
+}
+
+/// Makes sure that there is a Node.js that runs the tests: 20.19 is the first to tell modules by their syntax.
+fn node() -> Result<()> {
+    let wanted = "install Node.js 20.19 or newer (https://nodejs.org)";
+    let said = command::capture(command::program("node")?.arg("--version")).context(wanted)?;
+    let version = said.trim().trim_start_matches('v');
+    let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
+    let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if found < (20, 19) { bail!("Node.js {version} is too old: {wanted}") } else { Ok(()) }
 }

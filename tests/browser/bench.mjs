@@ -1,0 +1,208 @@
+// The benchmark of `cargo xtask bench`: in a real browser, on the assembled site. It checks the result, then times it, beside
+// the machine's own limits, in one run.
+//
+// Usage: node bench.mjs [--browser Chromium|Firefox|WebKit] [--model FOLDER] [--record FILE]
+// Without --model it makes a GPT-2 of 124 million random weights.
+
+import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, readdirSync, rmSync, writeFileSync, writeSync } from "node:fs";
+import { cpus, tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { parseArgs } from "node:util";
+import { gzipSync } from "node:zlib";
+import { By } from "selenium-webdriver";
+import { gpt2Shapes, safetensorsHeader, withVocabulary } from "./checkpoints.mjs";
+import { ENGINES } from "./engines.mjs";
+import { Page } from "./page.mjs";
+import { SITE, hostSite } from "./site.mjs";
+import { json } from "./suite.mjs";
+
+/** @import { WebDriver } from "selenium-webdriver" */
+
+const GPT2 = { layers: 12, hidden: 768, context: 1024, vocabulary: 50257 };
+const PROMPT_WORDS = 64;
+const NEW_TOKENS = 48;
+const ROUNDS = 3;
+
+const { values: options } = parseArgs({
+  options: { browser: { type: "string" }, model: { type: "string" }, record: { type: "string" } },
+});
+
+const engine = ENGINES.find(({ name }) => name.toLowerCase() === (options.browser ?? "chromium").toLowerCase());
+if (!engine) throw new Error(`--browser is one of ${ENGINES.map(({ name }) => name).join(", ")}`);
+if (engine.missing) throw new Error(engine.missing);
+
+const scratch = mkdtempSync(join(tmpdir(), "vitrine-bench-"));
+const site = await hostSite();
+const { driver, quit } = await engine.start();
+try {
+  const folder = options.model ?? randomGpt2(join(scratch, "gpt2"));
+  const record = {
+    date: new Date().toISOString(),
+    machine: { processor: cpus()[0]?.model ?? "unknown", cores: cpus().length },
+    browser: await browserName(driver),
+    model: options.model ?? "GPT-2 124M, random weights, f32",
+    builds: /** @type {object[]} */ ([]),
+  };
+  for (const build of ["simd128", "relaxed"]) {
+    const page = await Page.open(driver, `${site.url}?build=${build}`).catch(() => null);
+    if (!page) {
+      console.log(`${build}: does not run in this browser`);
+      continue;
+    }
+    await checkStoryteller(page);
+    const measured = { build, wasm: wasmSize(build), limits: await limits(build), ...(await measure(page, folder)) };
+    record.builds.push(measured);
+    show(measured);
+  }
+  if (options.record) {
+    mkdirSync(dirname(options.record), { recursive: true });
+    writeFileSync(options.record, `${JSON.stringify(record, null, 2)}\n`);
+    console.log(`\nRecorded in ${options.record}`);
+  }
+} finally {
+  await quit();
+  site.close();
+  rmSync(scratch, { recursive: true, force: true });
+}
+
+/** What is timed below is worth nothing if it is wrong. @param {Page} page */
+async function checkStoryteller(page) {
+  const expected = json("www/models/storyteller/expected.json");
+  await page.fill("textbox", "Prompt", expected.prompt);
+  await page.setGreedy(expected.ids.length);
+  const text = await page.generate();
+  if (text !== expected.text) throw new Error(`the built-in model wrote ${JSON.stringify(text)}`);
+}
+
+/**
+ * Loads the model and writes with it.
+ *
+ * @param {Page} page
+ * @param {string} folder
+ */
+async function measure(page, folder) {
+  // An input of our own: the page's would start its own load, and what is timed here is the engine's.
+  await driver.executeScript(`
+    const input = document.createElement("input");
+    Object.assign(input, { type: "file", multiple: true, id: "bench" });
+    document.body.append(input);
+  `);
+  const files = readdirSync(folder).map((name) => join(folder, name));
+  await driver.findElement(By.css("#bench")).sendKeys(files.join("\n"));
+  const prompt = Array.from({ length: PROMPT_WORDS }, (_, i) => ["the", "old", "king", "went", "home"][i % 5]).join(" ");
+  const result = await driver.executeAsyncScript(
+    `const [prompt, maxNewTokens, rounds, done] = arguments;
+     (async () => {
+       const { engine } = vitrine;
+       const files = [...document.querySelector("#bench").files];
+       const start = performance.now();
+       const model = await engine.load({ files });
+       const loadMs = performance.now() - start;
+       const runs = [];
+       for (let round = 0; round < rounds; round++) {
+         // Another first word each time, so that nothing of the last round's cache can be used again.
+         const run = engine.generate(round + " " + prompt, { maxNewTokens, temperature: 0 });
+         const { prefill, decode, timeToFirstTokenMs } = await run.result;
+         runs.push({ prefill, decode, timeToFirstTokenMs });
+       }
+       return { model: { parameters: model.parameters, kernel: model.kernel, memory: engine.model.memory }, loadMs, runs };
+     })().then(done, (error) => done({ failed: String(error.message) }));`,
+    prompt,
+    NEW_TOKENS,
+    ROUNDS,
+  );
+  const { failed, model, loadMs, runs } = /** @type {any} */ (result);
+  if (failed) throw new Error(failed);
+  const best = (/** @type {(run: any) => number} */ of) => Math.max(...runs.map(of));
+  return {
+    ...model,
+    loadMs: Math.round(loadMs),
+    promptTokens: runs[0].prefill.tokens,
+    prefillTokensPerSecond: best((run) => run.prefill.tokensPerSecond),
+    decodeTokensPerSecond: best((run) => run.decode.tokensPerSecond),
+  };
+}
+
+/**
+ * The machine's limits, as a worker of the same build measures them.
+ *
+ * @param {string} build
+ * @returns {Promise<{ readBytesPerSecond: number, peaks: { instruction: string, multiplyAddsPerSecond: number }[] }>}
+ */
+async function limits(build) {
+  const measured = await driver.executeAsyncScript(
+    `const [build, done] = arguments;
+     const worker = new Worker("bench/limits.js?build=" + build, { type: "module" });
+     worker.onmessage = ({ data }) => done(data);
+     worker.onerror = ({ message }) => done({ failed: message });`,
+    build,
+  );
+  const { failed, ...rest } = /** @type {any} */ (measured);
+  if (failed) throw new Error(failed);
+  return rest;
+}
+
+/** @param {any} measured */
+function show({ build, wasm, limits, parameters, kernel, memory, loadMs, promptTokens, ...speeds }) {
+  const { prefillTokensPerSecond: prefill, decodeTokensPerSecond: decode } = speeds;
+  const read = limits.readBytesPerSecond;
+  const peak = Math.max(...limits.peaks.filter((/** @type {any} */ p) => p.instruction.startsWith("f32")).map((/** @type {any} */ p) => p.multiplyAddsPerSecond));
+  const bytesPerToken = 4 * parameters; // every weight is read once for a token
+  const line = (/** @type {string} */ name, /** @type {string} */ value) => console.log(`  ${name.padEnd(18)} ${value}`);
+  const gb = (/** @type {number} */ bytes) => `${(bytes / 1e9).toFixed(2)} GB`;
+  console.log(`\n${build}: ${kernel}`);
+  line("wasm", `${(wasm.bytes / 1e6).toFixed(2)} MB, gzipped ${(wasm.gzipped / 1e6).toFixed(2)} MB`);
+  line("load", `${(loadMs / 1000).toFixed(1)} s, ${gb(memory.wasm)} of wasm memory, ${gb(memory.weights)} of weights`);
+  line("prefill", `${prefill.toFixed(1)} tokens/s of ${promptTokens}: ${((prefill * parameters) / 1e9).toFixed(1)} GMAC/s, ${percent(prefill * parameters, peak)} of the f32 peak`);
+  line("decode", `${decode.toFixed(1)} tokens/s: ${gb(decode * bytesPerToken)}/s, ${percent(decode * bytesPerToken, read)} of the read bandwidth`);
+  line("read bandwidth", `${gb(read)}/s`);
+  for (const { instruction, multiplyAddsPerSecond } of limits.peaks) {
+    line("peak", `${(multiplyAddsPerSecond / 1e9).toFixed(1)} GMAC/s, ${instruction}`);
+  }
+}
+
+/**
+ * @param {number} reached
+ * @param {number} limit
+ */
+function percent(reached, limit) {
+  return `${Math.round((100 * reached) / limit)} %`;
+}
+
+/** @param {string} build */
+function wasmSize(build) {
+  const wasm = readFileSync(join(SITE, "pkg", build, "vitrine_bg.wasm"));
+  return { bytes: wasm.length, gzipped: gzipSync(wasm, { level: 9 }).length };
+}
+
+/** @param {WebDriver} driver */
+async function browserName(driver) {
+  const capabilities = await driver.getCapabilities();
+  return `${capabilities.getBrowserName()} ${capabilities.getBrowserVersion()}`;
+}
+
+/**
+ * GPT-2 in its published size and layout, in f32, with weights of the size that trained ones have.
+ *
+ * @param {string} folder
+ */
+function randomGpt2(folder) {
+  mkdirSync(folder, { recursive: true });
+  const { config, tokenizer } = withVocabulary(GPT2);
+  writeFileSync(join(folder, "config.json"), config);
+  writeFileSync(join(folder, "tokenizer.json"), tokenizer);
+  const { header, bytes } = safetensorsHeader(gpt2Shapes(GPT2), "F32");
+  const file = openSync(join(folder, "model.safetensors"), "w");
+  writeSync(file, header);
+  const block = new Float32Array(1 << 20);
+  let state = 1;
+  for (let i = 0; i < block.length; i++) {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    block[i] = (state / 2 ** 32 - 0.5) * 0.07;
+  }
+  for (let left = bytes; left > 0; left -= block.byteLength) {
+    writeSync(file, new Uint8Array(block.buffer, 0, Math.min(left, block.byteLength)));
+  }
+  closeSync(file);
+  return folder;
+}
