@@ -69,8 +69,8 @@ impl Files {
 
     /// The content of the file called `name`, if there is one, which must not be longer than `limit`.
     fn read(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
-        let called = |file: &&Box<dyn Source>| folder_and_name(file.name()).1 == name;
-        let Some(file) = self.files.iter().find(called) else { return Ok(None) };
+        let called = self.files.iter().find(|file| folder_and_name(file.name()).1 == name);
+        let Some(file) = called else { return Ok(None) };
         if file.len() > limit {
             let problem = format!("expected at most {limit} bytes, found {}", file.len());
             return Err(Error::file(file.name(), problem));
