@@ -47,6 +47,7 @@ mod attention;
 mod lanes;
 pub mod limits;
 mod math;
+pub mod measure;
 mod pack;
 mod panels;
 pub mod portable;

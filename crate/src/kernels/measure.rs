@@ -1,0 +1,289 @@
+//! Every kernel of this build beside the machine's limits, measured in one interleaved run.
+//!
+//! For benchmarks and for a calibration: the caller hands in a clock, and decides what to print. Results are checked
+//! against the [reference](super::reference) before anything is timed.
+
+use std::hint::black_box;
+
+use super::{
+    Activation, AttentionShape, F32Kernel, PAGE, PackedF32, Page, VectorKernel, f32_kernels, limits,
+    reference, vector_kernels,
+};
+use crate::error::Result;
+
+/// How much to measure.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Outputs of the large matrix that the matrix-vector products read: far beyond the caches. `161_280` rows are as
+    /// many weights as GPT-2 124M has.
+    pub rows: usize,
+    /// Times that each measurement is taken, all of them in turn.
+    pub rounds: usize,
+}
+
+/// One line of the result.
+#[derive(Clone, Debug)]
+pub struct Measurement {
+    /// The kernel's name, or `limit`.
+    pub kernel: &'static str,
+    /// What was done, with its shape.
+    pub operation: String,
+    /// The median of all rounds, in `unit`.
+    pub median: f64,
+    /// The best of all rounds, in `unit`.
+    pub best: f64,
+    /// `GB/s` (more is better), `GMAC/s` (multiply-adds; more is better) or `ns` (per element; less is better).
+    pub unit: &'static str,
+    /// The line of the result whose figure bounds this one: `best` divided by its `best` is the share reached.
+    pub limit: Option<usize>,
+}
+
+/// Inputs of a GPT-2 layer.
+const HIDDEN: usize = 768;
+/// Its heads, of 64 dimensions each.
+const HEADS: usize = 12;
+/// Tokens of a prompt that are read at a time.
+const CHUNK: usize = 64;
+/// Positions of a long context.
+const CONTEXT: usize = 1000;
+
+/// Runs all measurements; `now` gives milliseconds.
+///
+/// # Errors
+/// [`Error::Memory`](crate::Error::Memory) if the matrix does not fit.
+///
+/// # Panics
+/// If a kernel gives a wrong result.
+pub fn measure(settings: Settings, now: &dyn Fn() -> f64) -> Result<Vec<Measurement>> {
+    f32_kernels().iter().for_each(|kernel| check_f32(*kernel));
+    vector_kernels().iter().for_each(|kernel| check_vector(*kernel));
+    let data = Data::new(settings.rows)?;
+    let mut jobs = limit_jobs(&data);
+    for kernel in f32_kernels() {
+        f32_jobs(*kernel, &data, &mut jobs);
+    }
+    for kernel in vector_kernels() {
+        vector_jobs(*kernel, &data, &mut jobs);
+    }
+    for _ in 0..settings.rounds.max(1) {
+        for job in &mut jobs {
+            job.take(now);
+        }
+    }
+    Ok(jobs.into_iter().map(Job::finish).collect())
+}
+
+/// What the jobs read.
+struct Data {
+    matrix: PackedF32,
+    layer: PackedF32,
+    x: Vec<f32>,
+    pages: Vec<Page>,
+}
+
+impl Data {
+    fn new(rows: usize) -> Result<Self> {
+        let x: Vec<f32> = (0..CHUNK * 4 * HIDDEN).map(|i| (i % 1000) as f32 / 500.0 - 1.0).collect();
+        let filled = |n: usize| -> Result<PackedF32> {
+            let mut matrix = PackedF32::new(n, HIDDEN)?;
+            let strip = x.len() / HIDDEN;
+            for row in (0..n).step_by(strip) {
+                matrix.set_rows(row, &x[..strip.min(n - row) * HIDDEN]);
+            }
+            Ok(matrix)
+        };
+        let mut pages = Vec::new();
+        for _ in 0..(CONTEXT + CHUNK).div_ceil(PAGE) {
+            let mut page = Page::new(HEADS, HIDDEN / HEADS)?;
+            for slot in 0..PAGE {
+                page.write(slot, &x[slot * HIDDEN..][..HIDDEN], &x[slot * HIDDEN + 5..][..HIDDEN]);
+            }
+            pages.push(page);
+        }
+        Ok(Self { matrix: filled(rows)?, layer: filled(4 * HIDDEN)?, x, pages })
+    }
+}
+
+/// An operation on one vector, which it may overwrite.
+type InPlace<'a> = Box<dyn FnMut(&mut [f32]) + 'a>;
+
+/// One thing to time.
+struct Job<'a> {
+    result: Measurement,
+    /// Bytes, multiply-adds or elements of one run.
+    work: f64,
+    run: Box<dyn FnMut() + 'a>,
+    /// Runs that one sample takes, so that it lasts about a millisecond.
+    repeats: u32,
+    samples: Vec<f64>,
+}
+
+impl<'a> Job<'a> {
+    fn new(
+        kernel: &'static str,
+        operation: String,
+        (work, unit): (f64, &'static str),
+        limit: Option<usize>,
+        run: impl FnMut() + 'a,
+    ) -> Self {
+        let result = Measurement { kernel, operation, median: 0.0, best: 0.0, unit, limit };
+        Self { result, work, run: Box::new(run), repeats: 0, samples: Vec::new() }
+    }
+
+    /// Takes one sample; the first call finds out how many runs that needs, and warms up.
+    fn take(&mut self, now: &dyn Fn() -> f64) {
+        while self.repeats == 0 || (self.samples.is_empty() && self.timed(now) < 1.0) {
+            self.repeats = (2 * self.repeats).max(1);
+        }
+        let elapsed = self.timed(now) / f64::from(self.repeats);
+        self.samples.push(elapsed);
+    }
+
+    fn timed(&mut self, now: &dyn Fn() -> f64) -> f64 {
+        let start = now();
+        for _ in 0..self.repeats {
+            (self.run)();
+        }
+        now() - start
+    }
+
+    fn finish(mut self) -> Measurement {
+        self.samples.sort_by(f64::total_cmp);
+        let figure = |milliseconds: f64| match self.result.unit {
+            "ns" => milliseconds * 1e6 / self.work,
+            _ => self.work / milliseconds / 1e6,
+        };
+        self.result.best = figure(self.samples[0]);
+        self.result.median = figure(self.samples[self.samples.len() / 2]);
+        self.result
+    }
+}
+
+/// The read bandwidth first, then the peaks in their order.
+fn limit_jobs(data: &Data) -> Vec<Job<'_>> {
+    let bytes = PackedF32::bytes(data.matrix.n(), HIDDEN) as f64;
+    let mut jobs =
+        vec![Job::new("limit", format!("read {:.0} MB", bytes / 1e6), (bytes, "GB/s"), None, || {
+            data.matrix.segments().for_each(|(_, panels)| _ = limits::read(panels));
+        })];
+    for peak in limits::peaks() {
+        let work = (peak.run(10_000) as f64, "GMAC/s");
+        jobs.push(Job::new("limit", peak.instruction.to_owned(), work, None, || _ = peak.run(10_000)));
+    }
+    jobs
+}
+
+fn f32_jobs<'a>(kernel: &'static dyn F32Kernel, data: &'a Data, jobs: &mut Vec<Job<'a>>) {
+    let name = kernel.name();
+    let Data { matrix, layer, x, .. } = data;
+    let mut y = vec![0.0; matrix.n()];
+    let bytes = PackedF32::bytes(matrix.n(), HIDDEN) as f64;
+    let operation = format!("matvec [{}, {HIDDEN}]", matrix.n());
+    jobs.push(Job::new(name, operation, (bytes, "GB/s"), Some(0), move || {
+        matrix.matvec(kernel, black_box(&x[..HIDDEN]), &mut y);
+    }));
+    let peak = limits::peaks().iter().position(|peak| peak.instruction == kernel.instruction());
+    let mut y = vec![0.0; CHUNK * layer.n()];
+    let work = (CHUNK * layer.n() * HIDDEN) as f64;
+    let operation = format!("matmul {CHUNK} x [{}, {HIDDEN}]", layer.n());
+    jobs.push(Job::new(name, operation, (work, "GMAC/s"), peak.map(|index| index + 1), move || {
+        layer.matmul(kernel, CHUNK, black_box(&x[..CHUNK * HIDDEN]), &mut y);
+    }));
+}
+
+fn vector_jobs<'a>(kernel: &'static dyn VectorKernel, data: &'a Data, jobs: &mut Vec<Job<'a>>) {
+    let name = kernel.name();
+    let Data { x, pages, .. } = data;
+    let mut push = |operation: String, elements: usize, run: InPlace<'a>| {
+        let (mut y, mut run) = (x[..elements].to_vec(), run);
+        jobs.push(Job::new(name, operation, (elements as f64, "ns"), None, move || run(black_box(&mut y))));
+    };
+    push(format!("softmax {CONTEXT}"), CONTEXT, Box::new(move |y| kernel.softmax(y)));
+    let (weight, bias) = (&x[..HIDDEN], &x[HIDDEN..2 * HIDDEN]);
+    push(
+        format!("layer norm {HIDDEN}"),
+        HIDDEN,
+        Box::new(move |y| kernel.layer_norm(&x[2 * HIDDEN..3 * HIDDEN], weight, bias, 1e-5, y)),
+    );
+    let mlp = 4 * HIDDEN;
+    push(
+        format!("gelu {mlp}"),
+        mlp,
+        Box::new(move |y| {
+            y.copy_from_slice(&x[..mlp]);
+            kernel.activation(Activation::GeluTanh, y);
+        }),
+    );
+    for queries in [1, CHUNK] {
+        let past = CONTEXT - queries;
+        let head_dim = HIDDEN / HEADS;
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        let shape = AttentionShape { heads: HEADS, head_dim, queries, past, scale, query_stride: HIDDEN };
+        let (mut out, mut scratch) = (vec![0.0; queries * HIDDEN], Vec::new());
+        let pairs = queries * past + queries * (queries + 1) / 2; // of a query and a position that it sees
+        let work = ((2 * pairs * HIDDEN) as f64, "GMAC/s");
+        let operation = format!("attention, {queries} at {past} positions");
+        jobs.push(Job::new(name, operation, work, None, move || {
+            kernel.attention(&shape, black_box(&x[..queries * HIDDEN]), pages, &mut out, &mut scratch);
+        }));
+    }
+}
+
+/// Panics unless a small product is right.
+fn check_f32(kernel: &dyn F32Kernel) {
+    let (m, n, k) = (7, 37, 300);
+    let value = |i: usize| (i * 7919 % 1009) as f32 / 504.5 - 1.0;
+    let (w, x): (Vec<f32>, Vec<f32>) = ((0..n * k).map(value).collect(), (0..m * k).map(value).collect());
+    let mut matrix = PackedF32::new(n, k).expect("44 kB");
+    matrix.set_rows(0, &w);
+    let mut y = vec![0.0; m * n];
+    matrix.matmul(kernel, m, &x, &mut y);
+    for (found, expected) in y.iter().zip(reference::matmul(&w, n, m, k, &x)) {
+        assert!(
+            (f64::from(*found) - expected).abs() < 1e-3,
+            "{}: {found}, expected {expected}",
+            kernel.name()
+        );
+    }
+}
+
+/// Panics unless a small softmax is right.
+fn check_vector(kernel: &dyn VectorKernel) {
+    let mut x: Vec<f32> = (0..37).map(|i| (i * 7919 % 101) as f32 / 10.0).collect();
+    let expected = reference::softmax(&x);
+    kernel.softmax(&mut x);
+    for (found, expected) in x.iter().zip(expected) {
+        assert!(
+            (f64::from(*found) - expected).abs() < 1e-6,
+            "{}: {found}, expected {expected}",
+            kernel.name()
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[cfg_attr(target_arch = "wasm32", wasm_bindgen_test::wasm_bindgen_test)]
+    #[cfg_attr(not(target_arch = "wasm32"), test)]
+    fn every_kernel_is_measured_and_limits_are_lines_of_the_result() {
+        let clock = Cell::new(0.0);
+        let now = || {
+            clock.set(clock.get() + 2.0); // every sample lasts two milliseconds
+            clock.get()
+        };
+        let results = measure(Settings { rows: 64, rounds: 3 }, &now).expect("fits");
+        for name in f32_kernels().iter().map(|kernel| kernel.name()) {
+            let lines: Vec<_> = results.iter().filter(|line| line.kernel == name).collect();
+            assert_eq!(lines.len(), 7, "{name}: {lines:?}");
+            assert!(lines.iter().all(|line| line.best == line.median && line.best > 0.0), "{lines:?}");
+            let limits: Vec<_> =
+                lines.iter().filter_map(|line| line.limit).map(|limit| &results[limit]).collect();
+            assert!(limits.len() == 2 && limits.iter().all(|limit| limit.kernel == "limit"), "{limits:?}");
+            assert_eq!(limits[0].unit, "GB/s");
+        }
+    }
+}
