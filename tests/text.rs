@@ -211,8 +211,10 @@ mod published {
     use std::path::Path;
     use vitrine::Result;
 
-    /// Each check needs one folder of published files.
-    const CHECKS: [(&str, &str, fn(&Path)); 5] = [
+    /// The folder of published files that a check needs, what it shows, and the check.
+    type Check = (&'static str, &'static str, fn(&Path));
+
+    const CHECKS: [Check; 5] = [
         ("gpt2", "ids match the reference, from tokenizer.json", gpt2_from_json),
         ("gpt2", "ids match the reference, from vocab and merges", gpt2_from_vocab),
         ("gpt2", "a long text matches the reference", gpt2_long_text),
