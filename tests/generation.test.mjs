@@ -140,9 +140,11 @@ describe("generate", () => {
     await engine.tokenize("a");
   });
 
-  test("an option that does not exist, and a prompt that is no text, are bad requests", async () => {
+  test("an option that does not exist, or is of another kind, and a prompt that is no text, are bad requests", async () => {
     const { engine } = await loaded();
     await rejects(engine.generate("a", /** @type {any} */ ({ max_new_tokens: 3 })).result, "bad-request", /maxNewTokens/);
+    await rejects(engine.generate("a", /** @type {any} */ ({ temperature: "hot" })).result, "bad-request", /temperature: expected a number, found "hot"/);
+    await rejects(engine.generate("a", /** @type {any} */ ({ stop: "\n" })).result, "bad-request", /stop: expected an array of strings/);
     await rejects(engine.generate(/** @type {any} */ (undefined)).result, "bad-request", /undefined/);
   });
 

@@ -93,7 +93,8 @@ function failureOf(error) {
   } catch {
     // The trap left nothing that could be asked.
   }
-  return { code: "crashed", message: `the engine crashed: ${panic ?? messageOf(error)}` };
+  const trap = error instanceof WebAssembly.RuntimeError ? `${messageOf(error)}; most often, memory has run out` : messageOf(error);
+  return { code: "crashed", message: `the engine crashed: ${panic ?? trap}` };
 }
 
 /**

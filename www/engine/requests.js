@@ -4,18 +4,25 @@ import { EngineError } from "../errors.js";
 
 /** @import { Sampling, Source, WireSource } from "../protocol.js" */
 
-/** @type {readonly (keyof Sampling)[]} */
-const SAMPLING = [
-  "maxNewTokens",
-  "temperature",
-  "topK",
-  "topP",
-  "minP",
-  "repetitionPenalty",
-  "stop",
-  "seed",
-  "specialTokens",
-];
+const isNumber = (/** @type {unknown} */ value) => typeof value === "number";
+
+/**
+ * The options of a generation that reach the wasm, and the kind of value that each takes; which values make sense is for the
+ * wasm to say.
+ *
+ * @type {Record<keyof Sampling, { kind: string, is: (value: unknown) => boolean }>}
+ */
+const SAMPLING = {
+  maxNewTokens: { kind: "a number", is: isNumber },
+  temperature: { kind: "a number", is: isNumber },
+  topK: { kind: "a number", is: isNumber },
+  topP: { kind: "a number", is: isNumber },
+  minP: { kind: "a number", is: isNumber },
+  repetitionPenalty: { kind: "a number", is: isNumber },
+  stop: { kind: "an array of strings", is: (value) => Array.isArray(value) && value.every((one) => typeof one === "string") },
+  seed: { kind: "a number", is: isNumber },
+  specialTokens: { kind: "true or false", is: (value) => typeof value === "boolean" },
+};
 
 const KINDS = ["builtin", "files", "hub", "url"];
 
@@ -91,12 +98,16 @@ export function nameOf(source) {
 /**
  * @param {Record<string, unknown>} options of `generate`, `signal` and `onProgress` included
  * @returns {Sampling}
- * @throws {EngineError} `bad-request` for an option that does not exist
+ * @throws {EngineError} `bad-request` for an option that does not exist, or that holds another kind of value
  */
 export function wireSampling({ signal, onProgress, ...options }) {
-  const unknown = Object.keys(options).filter((key) => !SAMPLING.includes(/** @type {keyof Sampling} */ (key)));
-  if (unknown.length > 0) throw bad(`unknown option ${unknown.join(", ")}; there are ${SAMPLING.join(", ")}`);
-  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+  const given = Object.entries(options).filter(([, value]) => value !== undefined);
+  for (const [name, value] of given) {
+    if (!Object.hasOwn(SAMPLING, name)) throw bad(`unknown option ${name}; there are ${Object.keys(SAMPLING).join(", ")}`);
+    const { kind, is } = SAMPLING[/** @type {keyof Sampling} */ (name)];
+    if (!is(value)) throw bad(`${name}: expected ${kind}, found ${JSON.stringify(value) ?? typeof value}`);
+  }
+  return Object.fromEntries(given);
 }
 
 /**
