@@ -19,6 +19,9 @@ const CANDIDATES = {
 
 /** @typedef {keyof typeof CANDIDATES} Role */
 
+/** What WebKitGTK calls the roles of some native controls. @type {Partial<Record<Role, string>>} */
+const ALIASES = { combobox: "button", progressbar: "group", spinbutton: "textbox" };
+
 /** How long a model of the tests may take to load or to write. */
 const PATIENCE_MS = 60_000;
 
@@ -58,7 +61,8 @@ export class Page {
     for (const candidate of await this.driver.findElements(By.css(CANDIDATES[role]))) {
       const [itsRole, itsName] = [await candidate.getAriaRole(), await candidate.getAccessibleName()];
       // A file input's role differs between browsers, and WebKit adds the words on its button to the name.
-      if (role === "file" ? itsName.startsWith(name) : itsRole === role && itsName === name) {
+      const fits = [role, ALIASES[role]].includes(itsRole) && itsName === name;
+      if (role === "file" ? itsName.startsWith(name) : fits) {
         this.#found.set(key, candidate);
         return candidate;
       }
