@@ -82,7 +82,7 @@ impl Config {
     }
 
     fn inner(&self) -> usize {
-        self.n_inner.unwrap_or(4 * self.n_embd)
+        self.n_inner.unwrap_or(self.n_embd.saturating_mul(4))
     }
 
     fn head_dim(&self) -> usize {
