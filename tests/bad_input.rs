@@ -136,7 +136,8 @@ fn a_config_that_contradicts_itself() {
         ("n_head", json!(4), ["30", "4"]),
         ("n_head", json!(0), ["n_head", "0"]),
         ("n_layer", json!(0), ["n_layer", "0"]),
-        ("n_embd", json!(1u64 << 40), ["n_embd", "1099511627776"]),
+        ("n_embd", json!(1u64 << 30), ["n_embd", "1073741824"]),
+        ("n_embd", json!(1u64 << 40), ["config.json", "1099511627776"]),
         ("n_inner", json!(0), ["n_inner", "0"]),
         ("n_positions", json!(0), ["n_positions", "0"]),
         ("vocab_size", json!(0), ["vocab_size", "0"]),
@@ -473,7 +474,7 @@ fn a_model_too_big_for_memory() {
     let (header, _) = header_and_data();
     let (mut big, mut end) = (serde_json::Map::new(), 0u64);
     for (name, tensor) in header.as_object().expect("an object") {
-        if name == "__metadata__" || name.ends_with("attn.bias") {
+        if name == "__metadata__" || name.ends_with(".attn.bias") {
             continue;
         }
         let extent = |extent: &Value| match extent.as_u64().expect("an extent") {

@@ -237,6 +237,8 @@ macro_rules! parity {
     ($name:ident, $fixture:expr) => {
         mod $name {
             use super::*;
+            #[cfg(target_arch = "wasm32")]
+            use wasm_bindgen_test::wasm_bindgen_test as test;
 
             #[test]
             fn activations_and_logits_match_the_reference_layer_by_layer() {
