@@ -93,8 +93,10 @@ function failureOf(error) {
   } catch {
     // The trap left nothing that could be asked.
   }
-  const trap = error instanceof WebAssembly.RuntimeError ? `${messageOf(error)}; most often, memory has run out` : messageOf(error);
-  return { code: "crashed", message: `the engine crashed: ${panic ?? trap}` };
+  // An allocation that fails ends in `unreachable` without a panic.
+  const trap = messageOf(error);
+  const hint = /unreachable/i.test(trap) ? "; most often, memory has run out" : "";
+  return { code: "crashed", message: `the engine crashed: ${panic ?? trap + hint}` };
 }
 
 /**
