@@ -50,7 +50,10 @@ impl Sampling {
         };
         within("temperature", self.temperature, 0.0, 100.0)?;
         within("repetition penalty", self.repetition_penalty, 0.01, 100.0)?;
-        within("top-p", self.top_p.unwrap_or(1.0), f32::MIN_POSITIVE, 1.0)?;
+        let top_p = self.top_p.unwrap_or(1.0);
+        if !(top_p > 0.0 && top_p <= 1.0) {
+            return Err(Error::Request(format!("top-p: expected above 0 and at most 1, found {top_p}")));
+        }
         within("min-p", self.min_p.unwrap_or(0.0), 0.0, 1.0)?;
         if self.top_k == Some(0) {
             return Err(Error::Request("top-k: expected at least 1, found 0".to_owned()));

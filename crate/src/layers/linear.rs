@@ -175,3 +175,99 @@ impl Rows<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::{BytesSource, Checkpoint};
+    use crate::layers::{tensor, with_values};
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    const IN: usize = 21;
+    const OUT: usize = 38;
+
+    fn value(index: usize) -> f32 {
+        ((index * 37 + 11) % 101) as f32 / 50.0 - 1.0
+    }
+
+    /// A safetensors file with one layer stored both ways, `torch` and `conv1d`, and a bias for each.
+    fn checkpoint() -> Checkpoint {
+        let out_in: Vec<f32> = (0..OUT * IN).map(value).collect();
+        let in_out: Vec<f32> = (0..IN * OUT).map(|i| out_in[i % OUT * IN + i / OUT]).collect();
+        let bias: Vec<f32> = (0..OUT).map(|i| value(i + 5)).collect();
+        let (mut header, mut data) = (String::new(), Vec::new());
+        for (name, shape, values) in [
+            ("torch.weight", format!("[{OUT},{IN}]"), &out_in),
+            ("conv1d.weight", format!("[{IN},{OUT}]"), &in_out),
+            ("torch.bias", format!("[{OUT}]"), &bias),
+            ("conv1d.bias", format!("[{OUT}]"), &bias),
+        ] {
+            let start = data.len();
+            data.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+            let comma = if header.is_empty() { "" } else { "," };
+            let offsets = format!("[{start},{}]", data.len());
+            header +=
+                &format!(r#"{comma}"{name}":{{"dtype":"F32","shape":{shape},"data_offsets":{offsets}}}"#);
+        }
+        let header = format!("{{{header}}}");
+        let file = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat();
+        Checkpoint::open(vec![Box::new(BytesSource::new("layer.safetensors", file))]).expect("a checkpoint")
+    }
+
+    /// The output of the rows in `ranges` for `seq` rows of input.
+    fn forward(name: &str, layout: Layout, ranges: Vec<Range<usize>>, seq: usize) -> Vec<f32> {
+        let checkpoint = checkpoint();
+        let mut progress = |_, _| {};
+        let root = Weights::load(&checkpoint, Precision::F32, 0, &mut progress);
+        let rows = Rows::all(root.pp(name), OUT).ranges(ranges);
+        let linear = Linear::load(&[rows], IN, layout).expect("a layer");
+        let x = tensor((0..seq * IN).map(|i| value(i * 3)).collect(), (seq, IN)).expect("an input");
+        with_values(&linear.forward(&x).expect("an output"), |y| Ok(y.to_vec())).expect("values")
+    }
+
+    #[test]
+    fn both_layouts_are_one_layer() {
+        for seq in [1, 2, 7] {
+            let torch = forward("torch", Layout::OutIn, vec![0..OUT], seq);
+            assert_eq!(torch, forward("conv1d", Layout::InOut, vec![0..OUT], seq), "{seq} rows");
+        }
+    }
+
+    #[test]
+    fn a_layer_is_x_times_w_transposed_plus_b() {
+        let y = forward("torch", Layout::OutIn, vec![0..OUT], 3);
+        for (i, y) in y.iter().enumerate() {
+            let (row, out) = (i / OUT, i % OUT);
+            let products =
+                (0..IN).map(|k| f64::from(value((row * IN + k) * 3)) * f64::from(value(out * IN + k)));
+            let expected = products.sum::<f64>() + f64::from(value(out + 5));
+            // 21 products of magnitude 1, each rounded once or twice.
+            assert!((f64::from(*y) - expected).abs() < 1e-5, "[{row}, {out}]: {y} for {expected}");
+        }
+    }
+
+    /// What lets several instances hold a layer together.
+    #[test]
+    fn two_halves_equal_the_whole_to_the_bit() {
+        for (name, layout) in [("torch", Layout::OutIn), ("conv1d", Layout::InOut)] {
+            for (seq, cut) in [(1, 19), (5, 19), (1, 16), (5, 3)] {
+                let whole = forward(name, layout, vec![0..OUT], seq);
+                let low = forward(name, layout, vec![0..cut], seq);
+                let high = forward(name, layout, vec![cut..OUT], seq);
+                let rows = low.chunks(cut).zip(high.chunks(OUT - cut));
+                let joined: Vec<f32> = rows.flat_map(|(low, high)| [low, high].concat()).collect();
+                assert_eq!(whole, joined, "{name} cut at {cut}, {seq} rows");
+            }
+        }
+    }
+
+    #[test]
+    fn several_ranges_of_one_layer_are_stacked() {
+        for (name, layout) in [("torch", Layout::OutIn), ("conv1d", Layout::InOut)] {
+            let whole = forward(name, layout, vec![0..OUT], 1);
+            let chosen = forward(name, layout, vec![4..9, 20..37], 1);
+            assert_eq!(chosen, [&whole[4..9], &whole[20..37]].concat(), "{name}");
+        }
+    }
+}

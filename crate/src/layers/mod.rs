@@ -89,3 +89,63 @@ pub(crate) fn with_values<T>(x: &Tensor, read: impl FnOnce(&[f32]) -> Result<T>)
 pub(crate) fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
     Ok(Tensor::from_vec(values, shape.into(), &Device::Cpu)?)
 }
+
+/// The layers' vector operations against candle's own.
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod oracle {
+    use super::*;
+    use crate::kernels::Activation;
+    use candle_core::{D, Module};
+
+    fn rows() -> Tensor {
+        let values = (0..5 * 37).map(|i| ((i * 29 % 83) as f32 - 40.0) / 9.0).collect();
+        tensor(values, (5, 37)).expect("a tensor")
+    }
+
+    fn values(x: &Tensor) -> Vec<f32> {
+        with_values(x, |values| Ok(values.to_vec())).expect("values")
+    }
+
+    fn assert_close(name: &str, ours: &[f32], theirs: &Tensor, tolerance: f32) {
+        let theirs = values(&theirs.contiguous().expect("contiguous"));
+        for (ours, theirs) in ours.iter().zip(theirs) {
+            let slack = tolerance * theirs.abs().max(1.0);
+            assert!((ours - theirs).abs() <= slack, "{name}: {ours}, candle has {theirs}");
+        }
+    }
+
+    #[test]
+    fn softmax_is_candles() {
+        let x = rows();
+        let mut ours = values(&x);
+        ours.chunks_mut(37).for_each(|row| Kernels::preferred().vector.softmax(row));
+        assert_close("softmax", &ours, &candle_nn::ops::softmax(&x, D::Minus1).expect("softmax"), 1e-6);
+    }
+
+    #[test]
+    fn layer_norm_is_candles() {
+        let x = rows();
+        let weight: Vec<f32> = (0..37).map(|i| 1.0 + i as f32 / 50.0).collect();
+        let bias: Vec<f32> = (0..37).map(|i| i as f32 / 70.0 - 0.2).collect();
+        let mut ours = vec![0.0; 5 * 37];
+        Kernels::preferred().vector.layer_norm(&values(&x), &weight, &bias, 1e-5, &mut ours);
+        let (weight, bias) = (tensor(weight, 37).expect("weight"), tensor(bias, 37).expect("bias"));
+        let norm = candle_nn::LayerNorm::new(weight, bias, 1e-5);
+        assert_close("layer norm", &ours, &norm.forward(&x).expect("a norm"), 2e-6);
+    }
+
+    #[test]
+    fn activations_are_candles() {
+        let x = rows();
+        for (activation, theirs) in [
+            (Activation::GeluTanh, candle_nn::Activation::NewGelu),
+            (Activation::GeluErf, candle_nn::Activation::Gelu),
+            (Activation::Relu, candle_nn::Activation::Relu),
+            (Activation::Silu, candle_nn::Activation::Silu),
+        ] {
+            let mut ours = values(&x);
+            Kernels::preferred().vector.activation(activation, &mut ours);
+            assert_close(&format!("{activation:?}"), &ours, &theirs.forward(&x).expect("a result"), 5e-6);
+        }
+    }
+}
