@@ -1,7 +1,7 @@
 //! Every kernel of this build beside the machine's limits, measured in one interleaved run.
 //!
 //! For benchmarks and for a calibration: the caller hands in a clock, and decides what to print. Results are checked
-//! against the [reference](super::reference) before anything is timed.
+//! against the [reference](mod@super::reference) before anything is timed.
 
 use std::hint::black_box;
 

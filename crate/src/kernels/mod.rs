@@ -29,7 +29,7 @@
 //! # The two regimes
 //!
 //! - *Row* (`m = 1`): the four vectors of a panel's entry times one input, four accumulators.
-//! - *Tile* (`m > 1`): 6 rows of `x` by half a panel, all sums in registers.
+//! - *Tile* (`m > 1`): 4 or 6 rows of `x` by half a panel, all sums in registers.
 //!
 //! Every output has exactly one accumulator that runs along `k` from front to back, in both regimes and in every tile
 //! size, so one kernel gives the same bits whether a prompt is read whole, in chunks, or token by token.
@@ -37,11 +37,18 @@
 //! # Kernels and instruction sets
 //!
 //! Each loop is written once over a *token* of an instruction set ([`Lanes`]: four `f32`): [`portable`],
-//! `simd128`, `relaxed_simd`. A kernel whose idea goes beyond a token (integer dots, say) is one file with its own
-//! struct, ending in `kernel_contract!`, and one line in the list of its trait below.
+//! `simd128`, `relaxed_simd`. The `portable` and `simd128` tokens use the same unfused operations in the same order,
+//! and give the same bits. The relaxed token fuses multiply and add where the processor can, and agrees within a
+//! tolerance.
 //!
-//! The `portable` and `simd128` tokens use the same unfused operations in the same order, and give the same bits. The
-//! `relaxed` token fuses multiply and add where the processor can, and agrees within a tolerance.
+//! A kernel whose idea goes beyond a token (integer dots, say) is one file with its own struct:
+//!
+//! 1. a doc comment with the layout and the tile, why they have their size, and what was measured on what;
+//! 2. the struct, compiled only where its instructions exist, and an `impl` of the trait of its precision;
+//! 3. `kernel_contract!` as the last line: the properties that every implementation of that trait must have;
+//! 4. one line in the trait's list at the end of this file, in order of preference.
+//!
+//! A new precision also brings its packed type (see [`PackedF32`]), its trait here, and its part of the contract.
 
 mod attention;
 mod lanes;
