@@ -70,7 +70,7 @@ inEveryEngine("the page refuses", (stage) => {
   });
 
   for (const how of ["panic", "memory", "stack"]) {
-    test(`to pretend that nothing happened after a crash (${how})`, async () => {
+    test(`to pretend that nothing happened after a crash (${how}), and loads again`, async () => {
       page = await Page.open(stage.driver, stage.site.url);
       const failure = await stage.driver.executeAsyncScript(
         "const done = arguments[1]; vitrine.engine.crash(arguments[0]).catch(({ code, message }) => done({ code, message }))",

@@ -109,7 +109,7 @@ fn wasm_cargo(variant: wasm::Variant, subcommand: &str) -> Result<Command> {
     tools::wasm_target()?;
     let mut cargo =
         cargo(&[subcommand, "--locked", "--package", "vitrine", "--target", "wasm32-unknown-unknown"])?;
-    cargo.args(variant.cargo_options()).env("CARGO_TARGET_DIR", variant.target_folder());
+    cargo.args(variant.cargo_options());
     command::without_rust_flags(&mut cargo);
     Ok(cargo)
 }
@@ -122,7 +122,6 @@ fn wasm_tests(variant: wasm::Variant, browser: &str) -> Result<Command> {
     wasm_pack.args(["test", "--headless", &format!("--{browser}"), "crate"]);
     // Documentation tests run natively; in wasm they would only be compiled once more.
     wasm_pack.args(["--locked", "--lib", "--test", "*"]).args(variant.cargo_options());
-    wasm_pack.env("CARGO_TARGET_DIR", variant.target_folder());
     wasm_pack.env("WASM_BINDGEN_TEST_TIMEOUT", wasm::TEST_TIMEOUT_SECONDS.to_string());
     command::without_rust_flags(&mut wasm_pack);
     Ok(wasm_pack)

@@ -52,8 +52,9 @@ impl Variant {
         }
     }
 
-    /// Each build has its own folder, so that changing from one to the other rebuilds nothing.
-    pub(crate) fn target_folder(self) -> PathBuf {
+    /// Each release build has its own folder, so that the two can run side by side. (The tests of both share the
+    /// workspace's: cargo keeps artifacts of different flags apart, and builds procedural macros once.)
+    fn target_folder(self) -> PathBuf {
         project::path("target/wasm").join(self.name())
     }
 
