@@ -201,3 +201,21 @@ fn half_tile<L: Lanes, const TILE: usize, const HALF: usize>(
     }
     unrolled!((0, a0, b0), (1, a1, b1), (2, a2, b2), (3, a3, b3), (4, a4, b4), (5, a5, b5));
 }
+
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod tests {
+    use super::*;
+    use crate::kernels::portable::F32;
+
+    #[test]
+    #[should_panic(expected = "[17, 3] needs 6 entries, given 3")]
+    fn a_matrix_of_another_shape_is_refused() {
+        F32.matvec(&[[0.0; PANEL]; 3], &[0.0; 3], &mut [0.0; 17]);
+    }
+
+    #[test]
+    #[should_panic(expected = "2 rows of 5 inputs, 8 outputs")]
+    fn ragged_rows_are_refused() {
+        F32.matmul(&[[0.0; PANEL]; 2], 2, &[0.0; 5], &mut [0.0; 8], 0..4);
+    }
+}
