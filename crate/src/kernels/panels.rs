@@ -13,8 +13,12 @@
 //!
 //! `TILE` is a matter of registers: V8 has 15 for vectors on x86-64, and `2 TILE` sums, 2 weights and 1 input live at once, and
 //! a product where multiply and add are two instructions. So it is 6 with fused multiply-adds and 4 without: measured in
-//! Chromium on a Zen 4, 6 reaches 88 % of the peak of `f32x4.relaxed_madd` (4: 84 %), and 4 reaches 84 % of the peak of
-//! `f32x4.mul` and `f32x4.add` (6: 54 %, for it spills).
+//! Chromium on a Zen 4, 6 reaches 86 % of the peak of `f32x4.relaxed_madd` (4: 83 %), and 4 reaches 74 % of the peak of
+//! `f32x4.mul` and `f32x4.add` (6: 48 %, for it spills).
+//!
+//! Whoever changes a loop should look at the emitted wasm: LLVM may turn the index into pointers, whose constant offsets it
+//! then adds with an instruction each, and may put all products with one weight before those with the next, which needs
+//! every input of the tile at once and spills. Either shows as more `i32.add` than the loop has lines.
 
 use std::ops::Range;
 
