@@ -27,6 +27,8 @@ const failure = (code, message) => Object.assign(new Error(message), { code });
 export const REFUSED_BYTES = 13;
 export const TRAPPING_BYTES = 14;
 
+export const estimate = () => ({});
+
 export class Candidate {
   /** @param {NamedBlob[]} files */
   constructor(files) {

@@ -147,7 +147,8 @@ async function open({ id, source, precision, hub }) {
       site: SITE,
       downloads,
       onProgress: ({ file, done, total }) => post({ type: "progress", id, stage: "download", file, done, total }),
-      onConfig: inspectConfig,
+      // What is wrong with a config, or too big, is said before half a gigabyte of weights is fetched.
+      onConfig: async ({ blob }) => void pkg.estimate(await blob.text(), precision),
     });
     const candidate = new pkg.Candidate(files);
     const plan = candidate.plan(precision);
@@ -156,19 +157,6 @@ async function open({ id, source, precision, hub }) {
   } catch (error) {
     await downloads.release();
     throw error;
-  }
-}
-
-/**
- * Says what is wrong with a config before half a gigabyte of weights is fetched: opened alone, a good one only lacks files.
- *
- * @param {NamedBlob} config
- */
-function inspectConfig(config) {
-  try {
-    new pkg.Candidate([config]);
-  } catch (error) {
-    if (!isFailure(error) || error.code !== "missing-file") throw error;
   }
 }
 

@@ -8,6 +8,7 @@
  * @property {() => Build} build
  * @property {() => string | undefined} lastPanic after a trap, the panic's text
  * @property {(how: "panic" | "memory" | "stack") => void} crash
+ * @property {(config: string, precision: string) => unknown} estimate throws if the model of that config cannot be loaded
  * @property {new (files: NamedBlob[]) => Candidate} Candidate
  */
 

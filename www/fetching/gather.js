@@ -18,7 +18,7 @@ const PROGRESS_INTERVAL_MS = 50;
  * @property {string} site base URL of the site, with one
  * @property {Downloads} downloads
  * @property {(progress: { file: string, done: number, total: number }) => void} onProgress over all files, in bytes
- * @property {(config: NamedBlob) => void} onConfig given a remote config.json before the weights are fetched; may throw
+ * @property {(config: NamedBlob) => void | Promise<void>} onConfig given a remote config.json before the weights are fetched; may throw
  */
 
 /**
@@ -75,7 +75,7 @@ class Fetching {
     this.#files.set(file, { done: blob.size, size: blob.size });
     this.#tell(file, true);
     const named = { name: basename(file), blob };
-    if (named.name === "config.json") this.#onConfig(named);
+    if (named.name === "config.json") await this.#onConfig(named);
     return named;
   }
 

@@ -133,11 +133,9 @@ impl Linear {
 
 impl Rows<'_> {
     fn pack_out_in(&self, packed: &mut PackedF32, first_row: usize, in_features: usize) -> Result<()> {
-        let tensor = self.weights.tensor(self.weight, &[self.out_features, in_features])?;
-        if self.weights.mode() == Mode::Plan {
-            self.weights.count_read(tensor, self.count() * in_features);
-            return Ok(());
-        }
+        let shape = [self.out_features, in_features];
+        let n_read = self.count() * in_features;
+        let Some(tensor) = self.weights.tensor(self.weight, &shape, n_read)? else { return Ok(()) };
         let rows_per_strip = (STRIP_VALUES / in_features).max(1).next_multiple_of(PANEL);
         let mut strip = vec![0.0; rows_per_strip.min(self.count()) * in_features];
         let mut row = first_row;
@@ -155,11 +153,10 @@ impl Rows<'_> {
 
     fn pack_in_out(&self, packed: &mut PackedF32, first_row: usize, in_features: usize) -> Result<()> {
         let width = self.out_features;
-        let tensor = self.weights.tensor(self.weight, &[in_features, width])?;
-        if self.weights.mode() == Mode::Plan {
-            self.weights.count_read(tensor, in_features * width);
+        let shape = [in_features, width];
+        let Some(tensor) = self.weights.tensor(self.weight, &shape, in_features * width)? else {
             return Ok(());
-        }
+        };
         let columns_per_strip = (STRIP_VALUES / width).max(1);
         let mut strip = vec![0.0; columns_per_strip.min(in_features) * width];
         for start in (0..in_features).step_by(columns_per_strip) {

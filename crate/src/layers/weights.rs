@@ -8,7 +8,7 @@ use super::{Kernels, Precision};
 use crate::checkpoint::{Checkpoint, DType, TensorInfo};
 use crate::error::{Error, Result};
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// Whether a pass over the model reads its weights.
@@ -31,12 +31,13 @@ pub struct Weights<'a> {
 }
 
 struct Pass<'a> {
-    checkpoint: &'a Checkpoint,
+    /// `None` where a plan is made from a config alone: every tensor is taken to be there.
+    checkpoint: Option<&'a Checkpoint>,
     mode: Mode,
     precision: Precision,
     kernels: Kernels,
-    /// Names that the model asked for.
-    used: RefCell<BTreeSet<String>>,
+    /// Names that the model asked for, and the numbers in each.
+    used: RefCell<BTreeMap<String, u64>>,
     /// Bytes that the model takes in memory, so far.
     resident: Cell<u64>,
     /// Bytes of the file that the pass has been through.
@@ -46,8 +47,12 @@ struct Pass<'a> {
 }
 
 impl<'a> Weights<'a> {
-    /// The root of `checkpoint` for a planning pass.
-    pub(crate) fn plan(checkpoint: &'a Checkpoint, precision: Precision, ignore: Progress<'a>) -> Self {
+    /// The root of `checkpoint`, or of whatever the config implies, for a planning pass.
+    pub(crate) fn plan(
+        checkpoint: Option<&'a Checkpoint>,
+        precision: Precision,
+        ignore: Progress<'a>,
+    ) -> Self {
         Self::new(checkpoint, precision, Mode::Plan, 0, ignore)
     }
 
@@ -58,11 +63,11 @@ impl<'a> Weights<'a> {
         total: u64,
         progress: Progress<'a>,
     ) -> Self {
-        Self::new(checkpoint, precision, Mode::Load, total, progress)
+        Self::new(Some(checkpoint), precision, Mode::Load, total, progress)
     }
 
     fn new(
-        checkpoint: &'a Checkpoint,
+        checkpoint: Option<&'a Checkpoint>,
         precision: Precision,
         mode: Mode,
         total: u64,
@@ -96,7 +101,7 @@ impl<'a> Weights<'a> {
 
     /// Whether the checkpoint holds `name` below this place.
     pub fn contains(&self, name: &str) -> bool {
-        self.pass.checkpoint.get(&self.path(name)).is_some()
+        self.pass.checkpoint.is_some_and(|checkpoint| checkpoint.get(&self.path(name)).is_some())
     }
 
     /// The whole vector `name`, `[size]`, as f32.
@@ -112,25 +117,30 @@ impl<'a> Weights<'a> {
     /// # Errors
     /// [`Error::MissingTensor`], [`Error::Tensor`], [`Error::Read`].
     pub fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let tensor = self.tensor(name, shape)?;
         let n_values = shape.iter().product();
         self.count_resident(4 * n_values as u64);
-        if self.mode() == Mode::Plan {
-            self.count_read(tensor, n_values);
-            return Ok(Vec::new());
-        }
+        let Some(tensor) = self.tensor(name, shape, n_values)? else { return Ok(Vec::new()) };
         let mut values = vec![0.0; n_values];
         self.read(tensor, 0, &mut values)?;
         Ok(values)
     }
 
-    /// What the checkpoint says of tensor `name`, which must have that shape and a float dtype.
+    /// What the checkpoint says of tensor `name`, which must have that shape and a float dtype; `None` while planning,
+    /// when the `n_read` values that a load would read are counted instead.
     ///
     /// # Errors
     /// [`Error::MissingTensor`], [`Error::Tensor`].
-    pub(super) fn tensor(&self, name: &str, shape: &[usize]) -> Result<&'a TensorInfo> {
+    pub(super) fn tensor(
+        &self,
+        name: &str,
+        shape: &[usize],
+        n_read: usize,
+    ) -> Result<Option<&'a TensorInfo>> {
         let name = self.path(name);
-        let Some(tensor) = self.pass.checkpoint.get(&name) else {
+        let n_values = shape.iter().map(|&extent| extent as u64).product();
+        self.pass.used.borrow_mut().insert(name.clone(), n_values);
+        let Some(checkpoint) = self.pass.checkpoint else { return Ok(None) };
+        let Some(tensor) = checkpoint.get(&name) else {
             return Err(Error::MissingTensor { name, expected: shape.to_vec() });
         };
         if tensor.shape != shape {
@@ -141,19 +151,23 @@ impl<'a> Weights<'a> {
             let expected = "f32, f16 or bf16".to_owned();
             return Err(Error::Tensor { name, expected, found: tensor.dtype.to_string() });
         }
-        self.pass.used.borrow_mut().insert(name);
-        Ok(tensor)
+        if self.mode() == Mode::Load {
+            return Ok(Some(tensor));
+        }
+        self.count_read(tensor, n_read);
+        Ok(None)
     }
 
     /// Reads values of `tensor` from element `start` on, and reports progress.
     pub(super) fn read(&self, tensor: &TensorInfo, start: u64, values: &mut [f32]) -> Result<()> {
-        self.pass.checkpoint.read_f32(tensor, start, values)?;
+        let checkpoint = self.pass.checkpoint.expect("only a checkpoint has tensors");
+        checkpoint.read_f32(tensor, start, values)?;
         self.count_read(tensor, values.len());
         (self.pass.progress.borrow_mut())(self.pass.read.get().min(self.pass.total), self.pass.total);
         Ok(())
     }
 
-    pub(super) fn count_read(&self, tensor: &TensorInfo, n_values: usize) {
+    fn count_read(&self, tensor: &TensorInfo, n_values: usize) {
         let value_bytes = if tensor.dtype == DType::F32 { 4 } else { 2 };
         self.pass.read.set(self.pass.read.get() + value_bytes * n_values as u64);
     }
@@ -188,14 +202,14 @@ impl<'a> Weights<'a> {
 
     /// Numbers in the tensors that the layers asked for, each tensor once.
     pub(crate) fn parameters(&self) -> u64 {
-        let used = self.pass.used.borrow();
-        used.iter().filter_map(|name| self.pass.checkpoint.get(name)).map(TensorInfo::elements).sum()
+        self.pass.used.borrow().values().sum()
     }
 
     /// Names of the checkpoint's tensors that no layer asked for.
     pub(crate) fn ignored(&self) -> Vec<String> {
         let used = self.pass.used.borrow();
-        self.pass.checkpoint.names().filter(|name| !used.contains(*name)).map(str::to_owned).collect()
+        let names = self.pass.checkpoint.into_iter().flat_map(Checkpoint::names);
+        names.filter(|name| !used.contains_key(*name)).map(str::to_owned).collect()
     }
 
     fn path(&self, name: &str) -> String {

@@ -44,6 +44,13 @@ pub fn build() -> JsValue {
     }))
 }
 
+/// What the model of a `config.json` would take, told from its text alone; throws what `Candidate` would throw.
+#[wasm_bindgen]
+pub fn estimate(config: &str, precision: &str) -> JsResult<JsValue> {
+    let plan = crate::estimate(config, precision_of(precision)?).map_err(thrown)?;
+    Ok(to_js(&json!({ "parameters": plan.parameters, "bytes": convert::bytes(&plan.bytes) })))
+}
+
 /// A checkpoint whose config, tokenizer and headers have been read.
 #[wasm_bindgen]
 pub struct Candidate {

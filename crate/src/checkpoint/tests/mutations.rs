@@ -27,9 +27,13 @@ fn count(bytes: isize) {
 // SAFETY: every call is handed on as it came; what is counted in between allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
         // SAFETY: the caller's promises are the system allocator's own.
-        unsafe { System.alloc(layout) }
+        let pointer = unsafe { System.alloc(layout) };
+        // What was refused, an absurd size say, is not held.
+        if !pointer.is_null() {
+            count(layout.size() as isize);
+        }
+        pointer
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {

@@ -1,0 +1,201 @@
+//! From files to a model that is ready to load: everything is checked, and nothing large is read.
+
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, Result};
+use crate::files::Files;
+use crate::generate::PREFILL_CHUNK;
+use crate::layers::{Cache, Kernels, Precision, STRIP_VALUES, Weights};
+use crate::memory;
+use crate::models::{self, Configured, Model, Shape};
+use crate::session::Session;
+use crate::text::Tokenizer;
+
+/// Bytes of memory that a model takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ModelBytes {
+    /// Packed weights, norms, biases and position tables.
+    pub weights: u64,
+    /// Keys and values: of a full context in a plan, of the pages in use in a session.
+    pub cache: u64,
+    /// The largest activations, and the strip of the file that is being packed.
+    pub scratch: u64,
+    /// The tokenizer's tables, estimated from its vocabulary.
+    pub tokenizer: u64,
+}
+
+impl ModelBytes {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.weights + self.cache + self.scratch + self.tokenizer
+    }
+}
+
+/// What loading a candidate would take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The precision that was planned for.
+    pub precision: Precision,
+    /// Numbers in the weights.
+    pub parameters: u64,
+    /// Bytes in memory, with the cache of a full context.
+    pub bytes: ModelBytes,
+    /// Bytes of the weight files that will be read.
+    pub read_bytes: u64,
+    /// Bytes of memory that can still be had, at most.
+    pub available: u64,
+}
+
+/// A checkpoint whose config, tokenizer and headers have been read and checked, but none of its weights.
+pub struct Candidate {
+    architecture: &'static str,
+    configured: Box<dyn Configured>,
+    shape: Shape,
+    tokenizer: Tokenizer,
+    checkpoint: Checkpoint,
+}
+
+impl Candidate {
+    /// Reads `config.json`, the tokenizer and the headers of the weight files.
+    ///
+    /// # Errors
+    /// [`Error::MissingFile`], [`Error::Config`], [`Error::Architecture`], [`Error::Tokenizer`], [`Error::File`],
+    /// [`Error::Read`].
+    pub fn open(files: Files) -> Result<Self> {
+        const CONFIG_LIMIT: u64 = 1 << 20;
+        let files = files.beside_config()?;
+        let config = files.read("config.json", CONFIG_LIMIT)?.unwrap_or_default();
+        let config = String::from_utf8(config).map_err(|error| Error::Config(error.to_string()))?;
+        let (architecture, configured) = models::configure(&config)?;
+        let shape = configured.shape();
+        let tokenizer = read_tokenizer(&files, &shape)?;
+        let checkpoint = Checkpoint::open(files.into_weights()?)?;
+        Ok(Self { architecture, configured, shape, tokenizer, checkpoint })
+    }
+
+    /// The `model_type` of `config.json`.
+    pub fn architecture(&self) -> &'static str {
+        self.architecture
+    }
+
+    /// The model's dimensions.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// Checks every tensor's name, shape and dtype, and that the model fits into memory, without reading a weight.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`], [`Error::Tensor`], [`Error::Memory`] with the figures.
+    pub fn plan(&self, precision: Precision) -> Result<Plan> {
+        let tokenizer = tokenizer_bytes(self.tokenizer.vocabulary());
+        plan(self.configured.as_ref(), Some(&self.checkpoint), tokenizer, precision)
+    }
+
+    /// Reads and packs the weights. `progress` is told how many bytes of the weight files have been read, of how many.
+    ///
+    /// # Errors
+    /// Those of [`Candidate::plan`], and [`Error::Read`].
+    pub fn load(self, precision: Precision, progress: &mut dyn FnMut(u64, u64)) -> Result<Session> {
+        let plan = self.plan(precision)?;
+        memory::reserve(plan.bytes.weights + plan.bytes.scratch)?;
+        let weights = Weights::load(&self.checkpoint, precision, plan.read_bytes, progress);
+        let model = self.configured.build(&weights)?;
+        let (ignored, kernels) = (weights.ignored(), weights.kernels());
+        drop(weights);
+        let Self { architecture, shape, tokenizer, .. } = self;
+        Ok(Session::new(Loaded { architecture, shape, model, tokenizer, kernels, plan, ignored }))
+    }
+}
+
+/// What a session is made of.
+pub(crate) struct Loaded {
+    pub(crate) architecture: &'static str,
+    pub(crate) shape: Shape,
+    pub(crate) model: Box<dyn Model>,
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) kernels: Kernels,
+    pub(crate) plan: Plan,
+    pub(crate) ignored: Vec<String>,
+}
+
+/// What loading the model of a `config.json` would take, as far as its text alone tells: that nothing large need be
+/// fetched for a model that cannot be loaded.
+///
+/// # Errors
+/// [`Error::Config`], [`Error::Architecture`], [`Error::Memory`] with the figures.
+pub fn estimate(config: &str, precision: Precision) -> Result<Plan> {
+    let (_, configured) = models::configure(config)?;
+    let vocabulary = configured.shape().vocabulary;
+    plan(configured.as_ref(), None, tokenizer_bytes(vocabulary), precision)
+}
+
+/// The planning pass, over a checkpoint or over what the config implies.
+fn plan(
+    configured: &dyn Configured,
+    checkpoint: Option<&Checkpoint>,
+    tokenizer: u64,
+    precision: Precision,
+) -> Result<Plan> {
+    let mut ignore_progress = |_, _| {};
+    let weights = Weights::plan(checkpoint, precision, &mut ignore_progress);
+    configured.build(&weights)?;
+    let shape = configured.shape();
+    let bytes = ModelBytes {
+        weights: weights.resident_bytes(),
+        cache: Cache::bytes_for(shape.layers, shape.heads, shape.head_dim, shape.context),
+        scratch: scratch_bytes(&shape),
+        tokenizer,
+    };
+    let available = memory::available();
+    if bytes.total() > available {
+        return Err(Error::Memory(format!(
+            "this model needs {} in {} (weights {}, a full context {}), and a page can still have {}; \
+             choose a smaller model",
+            memory::shown(bytes.total()),
+            precision.name(),
+            memory::shown(bytes.weights),
+            memory::shown(bytes.cache),
+            memory::shown(available),
+        )));
+    }
+    let (parameters, read_bytes) = (weights.parameters(), weights.read_bytes());
+    Ok(Plan { precision, parameters, bytes, read_bytes, available })
+}
+
+/// `tokenizer.json`, or else `vocab.json` and `merges.txt`.
+fn read_tokenizer(files: &Files, shape: &Shape) -> Result<Tokenizer> {
+    const LIMIT: u64 = 64 << 20;
+    let tokenizer = if let Some(json) = files.read("tokenizer.json", LIMIT)? {
+        Tokenizer::from_json(&json)?
+    } else {
+        match (files.read("vocab.json", LIMIT)?, files.read("merges.txt", LIMIT)?) {
+            (Some(vocab), Some(merges)) => Tokenizer::from_vocab_and_merges(&vocab, &merges, &shape.special)?,
+            _ => {
+                let problem = "no tokenizer: expected tokenizer.json, or vocab.json and merges.txt,";
+                let names = files.names();
+                return Err(Error::MissingFile(format!("{problem} among the files ({names})")));
+            }
+        }
+    };
+    if tokenizer.highest_id() as usize >= shape.vocabulary {
+        return Err(Error::Tokenizer(format!(
+            "it gives ids up to {}, but the model's vocabulary has {} entries: do the files belong together?",
+            tokenizer.highest_id(),
+            shape.vocabulary
+        )));
+    }
+    Ok(tokenizer.with_bos(shape.bos))
+}
+
+/// The activations of one chunk, the scores of attention, the logits with their copies in the sampler, and the strip
+/// of the file that is being packed beside the bytes that it was read from.
+fn scratch_bytes(shape: &Shape) -> u64 {
+    let of_a_token = 8 * shape.hidden + 2 * shape.feed_forward + shape.context;
+    let values = PREFILL_CHUNK * of_a_token + 6 * shape.vocabulary + 2 * STRIP_VALUES;
+    size_of::<f32>() as u64 * values as u64
+}
+
+/// Two maps between tokens and ids, and the table of merges: some 200 bytes an entry.
+fn tokenizer_bytes(vocabulary: usize) -> u64 {
+    200 * vocabulary as u64
+}
