@@ -199,3 +199,42 @@ fn scratch_bytes(shape: &Shape) -> u64 {
 fn tokenizer_bytes(vocabulary: usize) -> u64 {
     200 * vocabulary as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn a_config_alone_tells_the_published_sizes() {
+        for (config, parameters) in [
+            (r#"{"model_type":"gpt2"}"#, 124_439_808),
+            (r#"{"model_type":"gpt2","n_layer":6}"#, 81_912_576),
+            (r#"{"model_type":"opt"}"#, 125_239_296),
+            (
+                r#"{"model_type":"opt","hidden_size":1024,"num_hidden_layers":24,"ffn_dim":4096,
+                    "num_attention_heads":16,"word_embed_proj_dim":512,"do_layer_norm_before":false}"#,
+                331_196_416,
+            ),
+        ] {
+            let plan = estimate(config, Precision::F32).unwrap();
+            assert_eq!(plan.parameters, parameters, "{config}");
+            // Padding to whole panels is all that f32 adds.
+            let exact = 4 * parameters;
+            assert!((exact..exact + exact / 1000).contains(&plan.bytes.weights), "{:?}", plan.bytes);
+        }
+    }
+
+    #[test]
+    fn an_estimate_is_refused_as_a_candidate_would_be() {
+        let refused = |config| estimate(config, Precision::F32).unwrap_err().code();
+        assert_eq!(refused(r#"{"model_type":"gpt2","n_head":7}"#), "bad-config");
+        assert_eq!(refused(r#"{"model_type":"mystery"}"#), "unknown-architecture");
+        #[cfg(target_arch = "wasm32")]
+        assert_eq!(
+            refused(r#"{"model_type":"gpt2","n_embd":1600,"n_layer":48,"n_head":25}"#),
+            "out-of-memory"
+        );
+    }
+}
