@@ -368,6 +368,18 @@ fn a_directory_loads_as_its_files_do() {
     }
 }
 
+/// Recorded from this crate: what the seed draws natively, it draws in every browser and in both wasm builds. (f32 may
+/// round differently in a fused build; this text lies far from where that could change a draw.)
+#[test]
+fn a_seed_draws_the_same_text_on_every_platform() {
+    let (ids, ..) = run(&mut GPT2_A.load(), "The lamp in the window", &sampled(7));
+    let expected = [
+        16, 16, 93, 283, 301, 259, 29, 81, 325, 311, 11, 281, 290, 4, 69, 54, 54, 54, 54, 283, 283, 283, 58,
+        58, 283, 283, 283, 54, 54, 54, 54, 54,
+    ];
+    assert_eq!(ids, expected);
+}
+
 /// A stop string ends the text before it, wherever the tokens' borders lie, and is never shown.
 #[test]
 fn stop_strings_end_the_text_before_them() {
