@@ -21,7 +21,7 @@ import { json } from "./suite.mjs";
 const GPT2 = { layers: 12, hidden: 768, context: 1024, vocabulary: 50257 };
 const PROMPT_WORDS = 64;
 const NEW_TOKENS = 48;
-const ROUNDS = 3;
+const ROUNDS = 5;
 
 const { values: options } = parseArgs({
   options: { browser: { type: "string" }, model: { type: "string" }, record: { type: "string" } },
@@ -50,7 +50,11 @@ try {
       continue;
     }
     await checkStoryteller(page);
-    const measured = { build, wasm: wasmSize(build), limits: await limits(build), ...(await measure(page, folder)) };
+    // The machine is not quiet: its limits are taken before and after.
+    const before = await kernels(build);
+    const whole = await measure(page, folder);
+    const after = await kernels(build);
+    const measured = { build, wasm: wasmSize(build), ...whole, kernels: before.map((line, i) => between(line, after[i])) };
     record.builds.push(measured);
     show(measured);
   }
@@ -113,51 +117,70 @@ async function measure(page, folder) {
   );
   const { failed, model, loadMs, runs } = /** @type {any} */ (result);
   if (failed) throw new Error(failed);
-  const best = (/** @type {(run: any) => number} */ of) => Math.max(...runs.map(of));
+  const median = (/** @type {(run: any) => number} */ of) => runs.map(of).sort((/** @type {number} */ a, /** @type {number} */ b) => a - b)[runs.length >> 1];
   return {
     ...model,
     loadMs: Math.round(loadMs),
     promptTokens: runs[0].prefill.tokens,
-    prefillTokensPerSecond: best((run) => run.prefill.tokensPerSecond),
-    decodeTokensPerSecond: best((run) => run.decode.tokensPerSecond),
+    prefillTokensPerSecond: median((run) => run.prefill.tokensPerSecond),
+    decodeTokensPerSecond: median((run) => run.decode.tokensPerSecond),
   };
 }
 
 /**
- * The machine's limits, as a worker of the same build measures them.
+ * A line of the kernels' table; `limit` is the index of the line that bounds it.
+ *
+ * @typedef {{ kernel: string, operation: string, median: number, best: number, unit: string, limit: number | null }} Line
+ */
+
+/**
+ * The kernels of a build beside the machine's limits, as a worker of its own measures them.
  *
  * @param {string} build
- * @returns {Promise<{ readBytesPerSecond: number, peaks: { instruction: string, multiplyAddsPerSecond: number }[] }>}
+ * @returns {Promise<Line[]>}
  */
-async function limits(build) {
+async function kernels(build) {
   const measured = await driver.executeAsyncScript(
     `const [build, done] = arguments;
-     const worker = new Worker("bench/limits.js?build=" + build, { type: "module" });
-     worker.onmessage = ({ data }) => done(data);
-     worker.onerror = ({ message }) => done({ failed: message });`,
+     const worker = new Worker("bench/measure.js?build=" + build, { type: "module" });
+     const answer = (data) => { worker.terminate(); done(data); };
+     worker.onmessage = ({ data }) => answer(data);
+     worker.onerror = ({ message }) => answer({ failed: message });`,
     build,
   );
-  const { failed, ...rest } = /** @type {any} */ (measured);
+  const { failed, lines } = /** @type {any} */ (measured);
   if (failed) throw new Error(failed);
-  return rest;
+  return lines;
+}
+
+/**
+ * @param {Line} before
+ * @param {Line} after
+ * @returns {Line}
+ */
+function between(before, after) {
+  return { ...before, median: (before.median + after.median) / 2, best: (before.best + after.best) / 2 };
 }
 
 /** @param {any} measured */
-function show({ build, wasm, limits, parameters, kernel, memory, loadMs, promptTokens, ...speeds }) {
+function show({ build, wasm, kernels, parameters, kernel, memory, loadMs, promptTokens, ...speeds }) {
   const { prefillTokensPerSecond: prefill, decodeTokensPerSecond: decode } = speeds;
-  const read = limits.readBytesPerSecond;
-  const peak = Math.max(...limits.peaks.filter((/** @type {any} */ p) => p.instruction.startsWith("f32")).map((/** @type {any} */ p) => p.multiplyAddsPerSecond));
-  const bytesPerToken = 4 * parameters; // every weight is read once for a token
+  const lines = /** @type {Line[]} */ (kernels);
+  const read = /** @type {Line} */ (lines.find(({ kernel, unit }) => kernel === "limit" && unit === "GB/s"));
+  const matmul = /** @type {Line} */ (lines.find((line) => line.kernel === kernel && line.operation.startsWith("matmul")));
+  const peak = lines[matmul.limit ?? 0];
+  const reads = (4 * parameters * decode) / 1e9; // every weight is read once for a token
   const line = (/** @type {string} */ name, /** @type {string} */ value) => console.log(`  ${name.padEnd(18)} ${value}`);
   const gb = (/** @type {number} */ bytes) => `${(bytes / 1e9).toFixed(2)} GB`;
   console.log(`\n${build}: ${kernel}`);
   line("wasm", `${(wasm.bytes / 1e6).toFixed(2)} MB, gzipped ${(wasm.gzipped / 1e6).toFixed(2)} MB`);
   line("load", `${(loadMs / 1000).toFixed(1)} s, ${gb(memory.wasm)} of wasm memory, ${gb(memory.weights)} of weights`);
-  line("prefill", `${prefill.toFixed(1)} tokens/s of ${promptTokens}: ${((prefill * parameters) / 1e9).toFixed(1)} GMAC/s, ${percent(prefill * parameters, peak)} of the f32 peak`);
-  line("decode", `${decode.toFixed(1)} tokens/s: ${gb(decode * bytesPerToken)}/s, ${percent(decode * bytesPerToken, read)} of the read bandwidth`);
-  line("read bandwidth", `${gb(read)}/s`);
-  for (const { instruction, multiplyAddsPerSecond } of limits.peaks) {
-    line("peak", `${(multiplyAddsPerSecond / 1e9).toFixed(1)} GMAC/s, ${instruction}`);
+  line("prefill", `${prefill.toFixed(1)} tokens/s of ${promptTokens}: ${((prefill * parameters) / 1e9).toFixed(1)} GMAC/s, ${percent((prefill * parameters) / 1e9, peak.median)} of ${peak.operation}`);
+  line("decode", `${decode.toFixed(1)} tokens/s: ${reads.toFixed(2)} GB/s, ${percent(reads, read.median)} of the read bandwidth`);
+  console.log(`\n  ${"kernel".padEnd(14)}${"operation".padEnd(36)}${"median".padStart(10)}  ${"unit".padEnd(8)}of limit`);
+  for (const { kernel, operation, median, unit, limit } of lines) {
+    const share = limit === null ? "" : percent(median, lines[limit].median);
+    console.log(`  ${kernel.padEnd(14)}${operation.padEnd(36)}${median.toFixed(3).padStart(10)}  ${unit.padEnd(8)}${share}`);
   }
 }
 

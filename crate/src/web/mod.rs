@@ -9,7 +9,7 @@
 mod blob;
 mod convert;
 mod crash;
-mod limits;
+mod measure;
 
 use crate::generate::{Run, Scoring};
 use crate::{Files, Precision, Step, Ticket};
