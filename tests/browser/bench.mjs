@@ -54,7 +54,7 @@ try {
     const before = await kernels(build);
     const whole = await measure(page, folder);
     const after = await kernels(build);
-    const measured = { build, wasm: wasmSize(build), ...whole, kernels: before.map((line, i) => between(line, after[i])) };
+    const measured = { build, wasm: wasmSize(build), ...whole, kernels: before.map((line, i) => between(line, after[i] ?? line)) };
     record.builds.push(measured);
     show(measured);
   }
@@ -168,7 +168,7 @@ function show({ build, wasm, kernels, parameters, kernel, memory, loadMs, prompt
   const lines = /** @type {Line[]} */ (kernels);
   const read = /** @type {Line} */ (lines.find(({ kernel, unit }) => kernel === "limit" && unit === "GB/s"));
   const matmul = /** @type {Line} */ (lines.find((line) => line.kernel === kernel && line.operation.startsWith("matmul")));
-  const peak = lines[matmul.limit ?? 0];
+  const peak = lines[matmul.limit ?? 0] ?? read;
   const reads = (4 * parameters * decode) / 1e9; // every weight is read once for a token
   const line = (/** @type {string} */ name, /** @type {string} */ value) => console.log(`  ${name.padEnd(18)} ${value}`);
   const gb = (/** @type {number} */ bytes) => `${(bytes / 1e9).toFixed(2)} GB`;
@@ -179,7 +179,7 @@ function show({ build, wasm, kernels, parameters, kernel, memory, loadMs, prompt
   line("decode", `${decode.toFixed(1)} tokens/s: ${reads.toFixed(2)} GB/s, ${percent(reads, read.median)} of the read bandwidth`);
   console.log(`\n  ${"kernel".padEnd(14)}${"operation".padEnd(36)}${"median".padStart(10)}  ${"unit".padEnd(8)}of limit`);
   for (const { kernel, operation, median, unit, limit } of lines) {
-    const share = limit === null ? "" : percent(median, lines[limit].median);
+    const share = limit === null ? "" : percent(median, lines[limit]?.median ?? NaN);
     console.log(`  ${kernel.padEnd(14)}${operation.padEnd(36)}${median.toFixed(3).padStart(10)}  ${unit.padEnd(8)}${share}`);
   }
 }

@@ -1,5 +1,7 @@
 //! The linear layer: owns the packed weights, their precision and the kernel that multiplies them.
 
+#![allow(clippy::single_range_in_vec_init, reason = "ranges of rows come in lists, and most lists hold one")]
+
 use super::{Kernels, Mode, Precision, Weights, tensor, with_values};
 use crate::error::Result;
 use crate::kernels::{PANEL, PackedF32};

@@ -111,7 +111,7 @@ fn check_dimension(name: &str, value: usize) -> Result<()> {
 
 /// The width of one of `heads` heads of `hidden` features.
 fn head_dim(hidden: usize, heads: usize) -> Result<usize> {
-    if hidden % heads == 0 {
+    if hidden.is_multiple_of(heads) {
         return Ok(hidden / heads);
     }
     Err(Error::Config(format!("{hidden} features cannot be split into {heads} heads")))
