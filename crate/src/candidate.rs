@@ -26,7 +26,7 @@ pub struct ModelBytes {
 impl ModelBytes {
     /// All of it.
     pub fn total(&self) -> u64 {
-        self.weights + self.cache + self.scratch + self.tokenizer
+        [self.cache, self.scratch, self.tokenizer].into_iter().fold(self.weights, u64::saturating_add)
     }
 }
 
@@ -190,9 +190,10 @@ fn read_tokenizer(files: &Files, shape: &Shape) -> Result<Tokenizer> {
 /// The activations of one chunk, the scores of attention, the logits with their copies in the sampler, and the strip
 /// of the file that is being packed beside the bytes that it was read from.
 fn scratch_bytes(shape: &Shape) -> u64 {
-    let of_a_token = 8 * shape.hidden + 2 * shape.feed_forward + shape.context;
-    let values = PREFILL_CHUNK * of_a_token + 6 * shape.vocabulary + 2 * STRIP_VALUES;
-    size_of::<f32>() as u64 * values as u64
+    let wide = |dimension: usize| dimension as u64;
+    let of_a_token = 8 * wide(shape.hidden) + 2 * wide(shape.feed_forward) + wide(shape.context);
+    let values = wide(PREFILL_CHUNK) * of_a_token + 6 * wide(shape.vocabulary) + 2 * wide(STRIP_VALUES);
+    size_of::<f32>() as u64 * values
 }
 
 /// Two maps between tokens and ids, and the table of merges: some 200 bytes an entry.
@@ -231,10 +232,33 @@ mod tests {
         let refused = |config| estimate(config, Precision::F32).unwrap_err().code();
         assert_eq!(refused(r#"{"model_type":"gpt2","n_head":7}"#), "bad-config");
         assert_eq!(refused(r#"{"model_type":"mystery"}"#), "unknown-architecture");
-        #[cfg(target_arch = "wasm32")]
-        assert_eq!(
-            refused(r#"{"model_type":"gpt2","n_embd":1600,"n_layer":48,"n_head":25}"#),
-            "out-of-memory"
-        );
+    }
+
+    #[cfg(target_arch = "wasm32")]
+    #[test]
+    fn what_no_wasm_memory_holds_is_refused_with_figures() {
+        let xl = r#"{"model_type":"gpt2","n_embd":1600,"n_layer":48,"n_head":25}"#;
+        let refusal = estimate(xl, Precision::F32).unwrap_err().to_string();
+        assert!(refusal.contains("this model needs 6.9"), "weights and cache of GPT-2 XL: {refusal}");
+    }
+
+    #[test]
+    fn absurd_dimensions_are_counted_without_overflow() {
+        const LARGEST: usize = 1 << 24;
+        for config in [
+            format!(
+                r#"{{"model_type":"gpt2","n_embd":{LARGEST},"n_inner":{LARGEST},"n_head":1,"n_positions":{LARGEST}}}"#
+            ),
+            format!(
+                r#"{{"model_type":"opt","hidden_size":{LARGEST},"vocab_size":{LARGEST},"num_attention_heads":1}}"#
+            ),
+        ] {
+            match estimate(&config, Precision::F32) {
+                Ok(plan) => assert!(plan.bytes.total() > 1 << 50, "{plan:?}"),
+                Err(error) => assert_eq!(error.code(), "out-of-memory", "{error}"),
+            }
+        }
+        let deep = estimate(r#"{"model_type":"gpt2","n_layer":1000000}"#, Precision::F32);
+        assert_eq!(deep.unwrap_err().code(), "bad-config");
     }
 }

@@ -40,13 +40,17 @@ impl Cache {
 
     /// Bytes that the pages of this cache take.
     pub fn bytes(&self) -> u64 {
-        self.layers.iter().map(|layer| layer.pages.len() as u64 * layer.page_bytes()).sum()
+        self.layers
+            .iter()
+            .map(|layer| layer.pages.len() as u64 * Page::bytes(layer.heads, layer.head_dim))
+            .sum()
     }
 
-    /// Bytes that a cache of `positions` positions takes.
+    /// Bytes that a cache of `positions` positions takes; `u64::MAX` where they are more.
     pub fn bytes_for(layers: usize, heads: usize, head_dim: usize, positions: usize) -> u64 {
+        // The dimensions of an untrusted config: each is bounded, their product is not.
         let pages = layers as u64 * positions.div_ceil(PAGE) as u64;
-        pages * LayerCache { heads, head_dim, len: 0, pages: Vec::new() }.page_bytes()
+        pages.saturating_mul(Page::bytes(heads, head_dim))
     }
 }
 
@@ -86,10 +90,5 @@ impl LayerCache {
         self.pages[self.len / PAGE].write(self.len % PAGE, key, value);
         self.len += 1;
         Ok(())
-    }
-
-    /// Keys and values in f32.
-    fn page_bytes(&self) -> u64 {
-        2 * 4 * (PAGE * self.heads * self.head_dim) as u64
     }
 }

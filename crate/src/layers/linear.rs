@@ -136,7 +136,7 @@ impl Linear {
 impl Rows<'_> {
     fn pack_out_in(&self, packed: &mut PackedF32, first_row: usize, in_features: usize) -> Result<()> {
         let shape = [self.out_features, in_features];
-        let n_read = self.count() * in_features;
+        let n_read = self.count() as u64 * in_features as u64;
         let Some(tensor) = self.weights.tensor(self.weight, &shape, n_read)? else { return Ok(()) };
         let rows_per_strip = (STRIP_VALUES / in_features).max(1).next_multiple_of(PANEL);
         let mut strip = vec![0.0; rows_per_strip.min(self.count()) * in_features];
@@ -156,7 +156,8 @@ impl Rows<'_> {
     fn pack_in_out(&self, packed: &mut PackedF32, first_row: usize, in_features: usize) -> Result<()> {
         let width = self.out_features;
         let shape = [in_features, width];
-        let Some(tensor) = self.weights.tensor(self.weight, &shape, in_features * width)? else {
+        let n_read = in_features as u64 * width as u64;
+        let Some(tensor) = self.weights.tensor(self.weight, &shape, n_read)? else {
             return Ok(());
         };
         let columns_per_strip = (STRIP_VALUES / width).max(1);

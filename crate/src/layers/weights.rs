@@ -117,10 +117,10 @@ impl<'a> Weights<'a> {
     /// # Errors
     /// [`Error::MissingTensor`], [`Error::Tensor`], [`Error::Read`].
     pub fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let n_values = shape.iter().product();
-        self.count_resident(4 * n_values as u64);
+        let n_values = n_values(shape);
+        self.count_resident(n_values.saturating_mul(size_of::<f32>() as u64));
         let Some(tensor) = self.tensor(name, shape, n_values)? else { return Ok(Vec::new()) };
-        let mut values = vec![0.0; n_values];
+        let mut values = vec![0.0; n_values as usize];
         self.read(tensor, 0, &mut values)?;
         Ok(values)
     }
@@ -130,15 +130,9 @@ impl<'a> Weights<'a> {
     ///
     /// # Errors
     /// [`Error::MissingTensor`], [`Error::Tensor`].
-    pub(super) fn tensor(
-        &self,
-        name: &str,
-        shape: &[usize],
-        n_read: usize,
-    ) -> Result<Option<&'a TensorInfo>> {
+    pub(super) fn tensor(&self, name: &str, shape: &[usize], n_read: u64) -> Result<Option<&'a TensorInfo>> {
         let name = self.path(name);
-        let n_values = shape.iter().map(|&extent| extent as u64).product();
-        self.pass.used.borrow_mut().insert(name.clone(), n_values);
+        self.pass.used.borrow_mut().insert(name.clone(), n_values(shape));
         let Some(checkpoint) = self.pass.checkpoint else { return Ok(None) };
         let Some(tensor) = checkpoint.get(&name) else {
             return Err(Error::MissingTensor { name, expected: shape.to_vec() });
@@ -162,18 +156,18 @@ impl<'a> Weights<'a> {
     pub(super) fn read(&self, tensor: &TensorInfo, start: u64, values: &mut [f32]) -> Result<()> {
         let checkpoint = self.pass.checkpoint.expect("only a checkpoint has tensors");
         checkpoint.read_f32(tensor, start, values)?;
-        self.count_read(tensor, values.len());
+        self.count_read(tensor, values.len() as u64);
         (self.pass.progress.borrow_mut())(self.pass.read.get().min(self.pass.total), self.pass.total);
         Ok(())
     }
 
-    fn count_read(&self, tensor: &TensorInfo, n_values: usize) {
+    fn count_read(&self, tensor: &TensorInfo, n_values: u64) {
         let value_bytes = if tensor.dtype == DType::F32 { 4 } else { 2 };
-        self.pass.read.set(self.pass.read.get() + value_bytes * n_values as u64);
+        self.pass.read.set(self.pass.read.get() + value_bytes * n_values);
     }
 
     pub(super) fn count_resident(&self, bytes: u64) {
-        self.pass.resident.set(self.pass.resident.get() + bytes);
+        self.pass.resident.set(self.pass.resident.get().saturating_add(bytes));
     }
 
     pub(super) fn mode(&self) -> Mode {
@@ -202,7 +196,7 @@ impl<'a> Weights<'a> {
 
     /// Numbers in the tensors that the layers asked for, each tensor once.
     pub(crate) fn parameters(&self) -> u64 {
-        self.pass.used.borrow().values().sum()
+        self.pass.used.borrow().values().fold(0, |sum: u64, n_values| sum.saturating_add(*n_values))
     }
 
     /// Names of the checkpoint's tensors that no layer asked for.
@@ -219,4 +213,9 @@ impl<'a> Weights<'a> {
             (prefix, name) => format!("{prefix}.{name}"),
         }
     }
+}
+
+/// Numbers in a tensor of that shape, which an untrusted config may make more than a `usize` of 32 bits holds.
+fn n_values(shape: &[usize]) -> u64 {
+    shape.iter().fold(1, |product: u64, &extent| product.saturating_mul(extent as u64))
 }

@@ -70,14 +70,16 @@ impl Default for Config {
 
 impl Config {
     fn check(&self) -> Result<()> {
-        check_dimensions(&[
-            ("vocab_size", self.vocab_size),
-            ("n_positions", self.n_positions),
-            ("n_embd", self.n_embd),
+        check_dimensions(
             ("n_layer", self.n_layer),
-            ("n_head", self.n_head),
-            ("n_inner", self.inner()),
-        ])?;
+            &[
+                ("vocab_size", self.vocab_size),
+                ("n_positions", self.n_positions),
+                ("n_embd", self.n_embd),
+                ("n_head", self.n_head),
+                ("n_inner", self.inner()),
+            ],
+        )?;
         head_dim(self.n_embd, self.n_head).map(|_| ())
     }
 

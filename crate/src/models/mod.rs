@@ -100,13 +100,22 @@ fn parse_config<'a, T: serde::Deserialize<'a>>(config: &'a str) -> Result<T> {
     serde_json::from_str(config).map_err(|error| Error::Config(error.to_string()))
 }
 
-/// Checks a dimension of a `config.json`: untrusted, so bounded before anything is computed from it.
-fn check_dimension(name: &str, value: usize) -> Result<()> {
-    const LARGEST: usize = 1 << 24;
-    if (1..=LARGEST).contains(&value) {
-        return Ok(());
-    }
-    Err(Error::Config(format!("`{name}`: expected 1 to {LARGEST}, found {value}")))
+/// The most blocks that a model may have: more than any published one, few enough to plan in no time.
+const MOST_LAYERS: usize = 1024;
+
+/// The most of anything else that a config may ask for.
+const LARGEST_DIMENSION: usize = 1 << 24;
+
+/// Checks the dimensions of a `config.json`: untrusted, so bounded before anything is computed from them.
+fn check_dimensions(layers: (&str, usize), others: &[(&str, usize)]) -> Result<()> {
+    let check = |(name, value): (&str, usize), most| {
+        if (1..=most).contains(&value) {
+            return Ok(());
+        }
+        Err(Error::Config(format!("`{name}`: expected 1 to {most}, found {value}")))
+    };
+    check(layers, MOST_LAYERS)?;
+    others.iter().try_for_each(|dimension| check(*dimension, LARGEST_DIMENSION))
 }
 
 /// The width of one of `heads` heads of `hidden` features.
@@ -115,11 +124,6 @@ fn head_dim(hidden: usize, heads: usize) -> Result<usize> {
         return Ok(hidden / heads);
     }
     Err(Error::Config(format!("{hidden} features cannot be split into {heads} heads")))
-}
-
-/// The dimensions that must be checked before [`Shape`] is trusted.
-fn check_dimensions(dimensions: &[(&str, usize)]) -> Result<()> {
-    dimensions.iter().try_for_each(|(name, value)| check_dimension(name, *value))
 }
 
 /// A JSON field that holds one token id, several, or none.

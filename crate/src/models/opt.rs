@@ -84,15 +84,17 @@ impl Default for Config {
 
 impl Config {
     fn check(&self) -> Result<()> {
-        check_dimensions(&[
-            ("vocab_size", self.vocab_size),
-            ("hidden_size", self.hidden_size),
+        check_dimensions(
             ("num_hidden_layers", self.num_hidden_layers),
-            ("ffn_dim", self.ffn_dim),
-            ("max_position_embeddings", self.max_position_embeddings),
-            ("word_embed_proj_dim", self.embedding_size()),
-            ("num_attention_heads", self.num_attention_heads),
-        ])?;
+            &[
+                ("vocab_size", self.vocab_size),
+                ("hidden_size", self.hidden_size),
+                ("ffn_dim", self.ffn_dim),
+                ("max_position_embeddings", self.max_position_embeddings),
+                ("word_embed_proj_dim", self.embedding_size()),
+                ("num_attention_heads", self.num_attention_heads),
+            ],
+        )?;
         head_dim(self.hidden_size, self.num_attention_heads).map(|_| ())
     }
 
