@@ -10,6 +10,7 @@ import { inEveryEngine, json, local } from "./suite.mjs";
 /** @import { Hub } from "./hub.mjs" */
 
 const GPT2 = "tests/fixtures/gpt2-tiny-a";
+const OPT = "tests/fixtures/opt-tiny-a";
 
 /** @param {string} folder in the checkout */
 function published(folder) {
@@ -32,19 +33,24 @@ inEveryEngine("the hub", (stage) => {
   /** Opens the page with this hub in place of the public one. */
   const open = () => Page.open(stage.driver, `${stage.site.url}?hub=${encodeURIComponent(hub.url)}`);
 
-  test("GPT-2 of the model list is fetched, file by file, and writes", async () => {
-    hub.repositories.set("openai-community/gpt2", { files: published(GPT2) });
-    const page = await open();
-    hub.requests.length = 0;
-    await page.choose("GPT-2");
-    await page.statusMatches(/GPT-2 is ready/);
-    const { greedy } = json(`${GPT2}/expected.json`);
-    await page.fill("textbox", "Prompt", greedy.prompt);
-    await page.setGreedy(greedy.ids.length);
-    assert.equal(await page.generate(), greedy.text);
-    const unneeded = hub.requests.filter((path) => /README|gitattributes|onnx|h5|tflite/.test(path));
-    assert.deepEqual(unneeded, [], "only the files that are needed are fetched");
-  });
+  for (const [name, repository, folder] of /** @type {[string, string, string][]} */ ([
+    ["GPT-2", "openai-community/gpt2", GPT2], // model.safetensors, tokenizer.json
+    ["OPT-125M", "facebook/opt-125m", OPT], // pytorch_model.bin, vocab.json, merges.txt
+  ])) {
+    test(`${name} of the model list is fetched, file by file, and writes`, async () => {
+      hub.repositories.set(repository, { files: published(folder) });
+      const page = await open();
+      hub.requests.length = 0;
+      await page.choose(name);
+      await page.statusMatches(new RegExp(`${name} is ready`));
+      const { greedy } = json(`${folder}/expected.json`);
+      await page.fill("textbox", "Prompt", greedy.prompt);
+      await page.setGreedy(greedy.ids.length);
+      assert.equal(await page.generate(), greedy.text);
+      const unneeded = hub.requests.filter((path) => /README|gitattributes|onnx|h5|tflite/.test(path));
+      assert.deepEqual(unneeded, [], "only the files that are needed are fetched");
+    });
+  }
 
   test("an absent, a gated and an unknown revision's repository are told apart", async () => {
     await open();
