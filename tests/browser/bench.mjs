@@ -4,6 +4,7 @@
 // Usage: node bench.mjs [--browser Chromium|Firefox|WebKit] [--model FOLDER] [--record FILE]
 // Without --model it makes a GPT-2 of 124 million random weights.
 
+import { execFileSync } from "node:child_process";
 import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, readdirSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { cpus, tmpdir } from "node:os";
 import { dirname, join } from "node:path";
@@ -38,6 +39,7 @@ try {
   const folder = options.model ?? randomGpt2(join(scratch, "gpt2"));
   const record = {
     date: new Date().toISOString(),
+    commit: commit(),
     machine: { processor: cpus()[0]?.model ?? "unknown", cores: cpus().length },
     browser: await browserName(driver),
     model: options.model ?? "GPT-2 124M, random weights, f32",
@@ -196,6 +198,15 @@ function percent(reached, limit) {
 function wasmSize(build) {
   const wasm = readFileSync(join(SITE, "pkg", build, "vitrine_bg.wasm"));
   return { bytes: wasm.length, gzipped: gzipSync(wasm, { level: 9 }).length };
+}
+
+/** The commit that was measured, marked where the files differ from it; null outside a checkout. */
+function commit() {
+  try {
+    return execFileSync("git", ["describe", "--always", "--dirty", "--abbrev=12"], { encoding: "utf8" }).trim();
+  } catch {
+    return null;
+  }
 }
 
 /** @param {WebDriver} driver */
