@@ -30,7 +30,9 @@ pub enum Error {
         problem: String,
     },
     /// The checkpoint lacks a tensor that the model needs.
-    #[error("`{name}`: not in the checkpoint (expected shape {expected:?})")]
+    #[error(
+        "`{name}`: not in the checkpoint (expected shape {expected:?}); do config.json and the weights belong together?"
+    )]
     MissingTensor {
         /// Dotted path of the tensor.
         name: String,
