@@ -245,6 +245,34 @@ fn ids_beyond_the_vocabulary() {
     assert_writes(&mut session);
 }
 
+#[test]
+fn a_beginning_of_text_beyond_the_vocabulary() {
+    for bos in [4_000_000_000_u32, u32::MAX] {
+        let mut config: Value = serde_json::from_slice(OPT_A.bytes("config.json")).expect("config.json");
+        config["bos_token_id"] = json!(bos);
+        let files = OPT_A.with(&[("config.json", Some(config.to_string().into()))]);
+        refuses(files, "bad-config", &["bos_token_id", &bos.to_string()]);
+    }
+}
+
+#[test]
+fn a_tokenizer_whose_template_adds_an_id_beyond_the_vocabulary() {
+    let mut tokenizer: Value =
+        serde_json::from_slice(GPT2_A.bytes("tokenizer.json")).expect("tokenizer.json");
+    tokenizer["post_processor"] = json!({
+        "type": "TemplateProcessing",
+        "single": [{ "SpecialToken": { "id": "<far>", "type_id": 0 } }, { "Sequence": { "id": "A", "type_id": 0 } }],
+        "pair": [{ "Sequence": { "id": "A", "type_id": 0 } }, { "Sequence": { "id": "B", "type_id": 0 } }],
+        "special_tokens": { "<far>": { "id": "<far>", "ids": [4_000_000_000_u32], "tokens": ["<far>"] } }
+    });
+    let files = GPT2_A.with(&[("tokenizer.json", Some(tokenizer.to_string().into()))]);
+    let candidate = Candidate::open(files).expect("its own ids are in range");
+    let mut session = candidate.load(Precision::F32, &mut |_, _| {}).expect("a session");
+    let words = ["4000000000", "333"];
+    assert_refused(session.generate("the", &greedy()).map(|_| ()), "bad-tokenizer", &words);
+    assert_refused(session.score("the end of it").map(|_| ()), "bad-tokenizer", &words);
+}
+
 /// What loads can be planned before: the figures of the plan are those of the loaded model.
 #[test]
 fn a_plan_says_what_a_load_takes() {

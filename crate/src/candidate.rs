@@ -184,6 +184,10 @@ fn read_tokenizer(files: &Files, shape: &Shape) -> Result<Tokenizer> {
             shape.vocabulary
         )));
     }
+    if let Some(bos) = shape.bos.filter(|bos| *bos as usize >= shape.vocabulary) {
+        let vocabulary = shape.vocabulary;
+        return Err(Error::Config(format!("`bos_token_id`: {bos} is beyond the vocabulary of {vocabulary}")));
+    }
     Ok(tokenizer.with_bos(shape.bos))
 }
 

@@ -197,6 +197,7 @@ impl Session {
             sequence: &mut self.sequence,
             tokenizer: &self.loaded.tokenizer,
             context: self.loaded.shape.context,
+            vocabulary: self.loaded.shape.vocabulary,
             end_of_text: &self.loaded.shape.end_of_text,
         }
     }
@@ -250,7 +251,11 @@ impl Iterator for Generation<'_> {
                 Ok(Step::Prefill { .. }) => {}
                 Ok(Step::Token(token)) => return Some(Ok(token)),
                 Ok(Step::End { reason, text }) => self.end = Some((reason, text)),
-                Err(error) => return Some(Err(error)),
+                Err(error) => {
+                    // What failed once would fail again: the iterator ends with it.
+                    self.end = Some((Reason::Stop, String::new()));
+                    return Some(Err(error));
+                }
             }
         }
         None

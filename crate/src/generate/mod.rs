@@ -117,6 +117,7 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Run {
     prompt: Vec<u32>,
+    reused: usize,
     max_new_tokens: usize,
     sampler: Sampler,
     stop: StopStrings,
@@ -129,13 +130,31 @@ pub struct Run {
     end: Option<Reason>,
 }
 
+/// `log_total`, the logarithm of a sum over all logits, if that is a number.
+fn finite(log_total: f32) -> Result<f32> {
+    if log_total.is_finite() {
+        return Ok(log_total);
+    }
+    Err(Error::file("model", "its scores are not numbers: the weights are damaged"))
+}
+
 /// What a run works on; the session owns it.
 pub(crate) struct Parts<'a> {
     pub(crate) model: &'a dyn Model,
     pub(crate) sequence: &'a mut Sequence,
     pub(crate) tokenizer: &'a Tokenizer,
     pub(crate) context: usize,
+    pub(crate) vocabulary: usize,
     pub(crate) end_of_text: &'a [u32],
+}
+
+impl Parts<'_> {
+    /// Refuses ids that the model has no row for: a tokenizer's template may hold any.
+    fn check_ids(&self, ids: &[u32]) -> Result<()> {
+        let Some(id) = ids.iter().find(|id| **id as usize >= self.vocabulary) else { return Ok(()) };
+        let vocabulary = self.vocabulary;
+        Err(Error::Tokenizer(format!("it gives the id {id}, beyond the model's vocabulary of {vocabulary}")))
+    }
 }
 
 impl Run {
@@ -150,11 +169,13 @@ impl Run {
         if prompt.is_empty() {
             return Err(Error::Request("the prompt is empty: write a few words to continue".to_owned()));
         }
+        parts.check_ids(&prompt)?;
         if prompt.len() >= parts.context {
             return Err(Error::Context { tokens: prompt.len(), context: parts.context });
         }
         parts.sequence.keep_common_prefix(&prompt);
         Ok(Self {
+            reused: parts.sequence.len(),
             sampler: sampler.with_context(&prompt),
             prompt,
             max_new_tokens: options.max_new_tokens,
@@ -172,6 +193,11 @@ impl Run {
         self.prompt.len()
     }
 
+    /// Tokens of the prompt that the last run had read already.
+    pub fn reused_tokens(&self) -> usize {
+        self.reused
+    }
+
     /// Reads one chunk of the prompt, or writes one token, or ends.
     pub(crate) fn step(&mut self, parts: &mut Parts<'_>) -> Result<Step> {
         if let Some(reason) = self.end {
@@ -180,9 +206,10 @@ impl Run {
         if parts.sequence.len() < self.prompt.len() {
             return self.read_chunk(parts);
         }
-        if let Some(id) = self.unread.take() {
+        if let Some(id) = self.unread {
             let hidden = parts.sequence.extend(parts.model, &[id])?;
             self.logits = Some(parts.model.logits(&hidden)?);
+            self.unread = None;
         }
         let logits = self.logits.as_ref().expect("the prompt has been read");
         let choice = self.sampler.sample(logits)?;

@@ -1,6 +1,6 @@
 //! How surprised a model is by a text.
 
-use super::{PREFILL_CHUNK, Parts};
+use super::{PREFILL_CHUNK, Parts, finite};
 use crate::error::{Error, Result};
 use crate::kernels::VectorKernel;
 use crate::layers::with_values;
@@ -41,6 +41,7 @@ impl Scoring {
             let problem = "a text to score needs at least two tokens: the first has nothing before it";
             return Err(Error::Request(problem.to_owned()));
         }
+        parts.check_ids(&ids)?;
         if ids.len() > parts.context {
             return Err(Error::Context { tokens: ids.len(), context: parts.context });
         }
@@ -63,7 +64,7 @@ impl Scoring {
             let following = &self.ids[start + 1..self.ids.len().min(end + 1)];
             with_values(&logits, |logits| {
                 for (row, &id) in logits.chunks_exact(vocabulary).zip(following) {
-                    let log_total = vector.log_sum_exp(row);
+                    let log_total = finite(vector.log_sum_exp(row))?;
                     self.logprobs.push(Some(row[id as usize] - log_total));
                 }
                 Ok(())
