@@ -3,6 +3,7 @@
 //! The rules apply in the order of Hugging Face's processors: repetition penalty, temperature, top-k, top-p, min-p.
 //! None of them sorts the vocabulary: see [`cut`].
 
+use super::finite;
 use crate::error::{Error, Result};
 use crate::kernels::VectorKernel;
 use crate::layers::{Kernels, with_values};
@@ -62,6 +63,9 @@ impl Sampling {
     }
 }
 
+/// Below this temperature only the most likely token is possible, and dividing by it would leave the range of f32.
+const COLDEST: f32 = 1e-6;
+
 /// The token that was chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Choice {
@@ -110,10 +114,7 @@ impl Sampler {
     /// [`Error::File`] where the logits are not numbers, as with damaged weights.
     pub fn sample(&mut self, logits: &Tensor) -> Result<Choice> {
         with_values(logits, |logits| {
-            let log_total = self.vector.log_sum_exp(logits);
-            if !log_total.is_finite() {
-                return Err(Error::file("model", "its scores are not numbers: the weights are damaged"));
-            }
+            let log_total = finite(self.vector.log_sum_exp(logits))?;
             let id = self.choose(logits);
             self.see(id);
             Ok(Choice { id, logprob: logits[id as usize] - log_total })
@@ -124,7 +125,7 @@ impl Sampler {
         self.scores.clear();
         self.scores.extend_from_slice(logits);
         self.penalise_repetition();
-        if self.sampling.temperature == 0.0 {
+        if self.sampling.temperature < COLDEST {
             return most_likely(&self.scores);
         }
         // Scaling the distance to the highest logit, not the logit, cannot overflow to infinity twice.
@@ -179,7 +180,8 @@ impl Sampler {
                 return candidate.id;
             }
         }
-        self.candidates.last().expect("the most likely token is a candidate").id
+        // Rounding left a rest, or every probability was lost in it, as it can be with absurd penalties.
+        self.candidates.last().map_or_else(|| most_likely(&self.scores), |candidate| candidate.id)
     }
 
     fn see(&mut self, id: u32) {
@@ -370,6 +372,14 @@ mod tests {
             // Four standard deviations of a binomial share.
             let slack = 4.0 * (probability * (1.0 - probability) / DRAWS as f32).sqrt();
             assert!((share - probability).abs() < slack, "{share} for {probability}");
+        }
+    }
+
+    #[test]
+    fn hardly_any_temperature_is_none() {
+        for temperature in [1e-45, 1e-39, 1e-7, 1e-5] {
+            let mut sampler = sampler(Sampling { temperature, ..Sampling::default() });
+            assert_eq!(sampler.choose(&[0.0, 2.0, 1.0]), 1, "{temperature}");
         }
     }
 
