@@ -33,8 +33,11 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Tokenizer`] with the position and the reason.
     pub fn from_json(json: &[u8]) -> Result<Self> {
-        let inner = tokenizers::Tokenizer::from_bytes(json)
+        let mut inner = tokenizers::Tokenizer::from_bytes(json)
             .map_err(|error| Error::Tokenizer(format!("tokenizer.json: {error}")))?;
+        // Left over from training, where batches have one length; a prompt is neither cut nor filled up.
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|error| Error::Tokenizer(format!("tokenizer.json: {error}")))?;
         Ok(Self { inner, bos: None, bytes: json.len() as u64 })
     }
 
@@ -190,4 +193,31 @@ fn parse_merges(merges: &[u8]) -> Result<Vec<(String, String)>> {
 
 fn failed(error: tokenizers::Error) -> Error {
     Error::Tokenizer(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    const JSON: &str = include_str!("../../www/models/storyteller/tokenizer.json");
+
+    #[test]
+    fn truncation_and_padding_left_over_from_training_are_not_obeyed() {
+        const TEXT: &str = "Once upon a time there was a little rabbit who lived in a wood.";
+        let mut batched: serde_json::Value = serde_json::from_str(JSON).unwrap();
+        batched["truncation"] = serde_json::json!({
+            "direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0
+        });
+        batched["padding"] = serde_json::json!({
+            "strategy": { "Fixed": 64 }, "direction": "Right", "pad_to_multiple_of": null,
+            "pad_id": 0, "pad_type_id": 0, "pad_token": "<|endoftext|>"
+        });
+        let encode =
+            |json: &[u8]| Tokenizer::from_json(json).unwrap().encode(TEXT, SpecialTokens::AsText).unwrap();
+        let plain = encode(JSON.as_bytes());
+        assert!(plain.len() > 3 && plain.len() < 64);
+        assert_eq!(encode(batched.to_string().as_bytes()), plain);
+    }
 }
