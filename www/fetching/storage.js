@@ -79,8 +79,10 @@ export class Downloads {
     this.#unlock();
   }
 
-  /** Null where there is no such file system: a private window, an insecure origin. */
+  /** Null where there is no such file system: a private window, an insecure origin, Chrome before 102. */
   async #openFolder() {
+    const handles = globalThis.FileSystemFileHandle?.prototype;
+    if (handles && !("createSyncAccessHandle" in handles)) return null;
     const root = await openRoot(this.#platform);
     if (!root) return null;
     this.#name = crypto.randomUUID();
@@ -119,10 +121,13 @@ export async function sweepDownloads(platform = thisPlatform(), patienceMs = 500
   if (!root) return;
   const names = [];
   for await (const name of root.keys()) names.push(name);
-  const giveUp = AbortSignal.timeout(patienceMs);
+  const patience = new AbortController();
+  const timer = setTimeout(() => patience.abort(), patienceMs);
+  const giveUp = patience.signal;
   await Promise.allSettled(
     names.map((name) => platform.locks?.request(lockOf(name), { signal: giveUp }, () => remove(root, name, giveUp))),
   );
+  clearTimeout(timer);
 }
 
 /**
@@ -209,8 +214,9 @@ async function fileSink(folder, file) {
       },
       async finish() {
         try {
-          access.flush();
-          access.close();
+          // Promises before Chrome 108.
+          await access.flush();
+          await access.close();
           return await handle.getFile();
         } catch (error) {
           throw refused(error);
