@@ -87,6 +87,7 @@ class Generation {
 
   seed = 5;
   promptTokens = 2;
+  reusedTokens = 0;
   steps = 0;
 
   /**

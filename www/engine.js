@@ -123,6 +123,7 @@ export class Engine {
       await candidate.request({ type: "open", source: wire, precision, hub: this.#hub }, onNews);
       await this.#retire(candidate);
       const model = { name: nameOf(wire), ...(await candidate.request({ type: "load" }, onNews)) };
+      if (candidate.ended) throw candidate.ended;
       this.#current = candidate;
       this.#model = model;
       return model;

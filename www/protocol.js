@@ -161,7 +161,7 @@
  * @property {Token[]} tokens
  * @property {number} seed the one that was used
  * @property {number} timeToFirstTokenMs from the call to the first token; NaN if there was none
- * @property {Pace} prefill the prompt, up to the first token
+ * @property {Pace} prefill the tokens of the prompt that were read, not those that the last run had read already, up to the first token
  * @property {Pace} decode the tokens after the first
  */
 

@@ -193,7 +193,7 @@ function theSession() {
 async function generate({ id, prompt, options }) {
   const startedAt = performance.now();
   const generation = theSession().generate(prompt, options);
-  const { seed, promptTokens } = generation;
+  const { seed, promptTokens, reusedTokens } = generation;
   post({ type: "started", id, seed, promptTokens });
   const batch = new TokenBatch(id);
   const end = await stepping(generation, () => {
@@ -207,7 +207,7 @@ async function generate({ id, prompt, options }) {
   return {
     reason: end.reason,
     text: end.text,
-    prefill: pace(promptTokens, (count > 0 ? firstAt : performance.now()) - startedAt),
+    prefill: pace(promptTokens - reusedTokens, (count > 0 ? firstAt : performance.now()) - startedAt),
     decode: pace(Math.max(0, count - 1), lastAt - firstAt),
     memory: theSession().info().memory,
   };

@@ -48,6 +48,7 @@
  * @typedef {object} Generation
  * @property {number} seed
  * @property {number} promptTokens
+ * @property {number} reusedTokens of the prompt, which the last run had read already
  * @property {() => GenerationStep} step
  * @property {() => { reason: "cancelled", text: string }} finish
  * @property {() => void} free

@@ -67,11 +67,11 @@ pub(super) fn options(options: JsValue) -> Result<GenerateOptions, JsValue> {
     let single = |value: Option<f64>| value.map(|value| value as f32);
     Ok(GenerateOptions {
         max_new_tokens: whole("max new tokens", options.max_new_tokens)?
-            .map_or(defaults.max_new_tokens, |count| count as usize),
+            .map_or(defaults.max_new_tokens, saturated),
         sampling: Sampling {
             temperature: single(options.temperature).unwrap_or(sampling.temperature),
             // In the JavaScript API 0 keeps every token, as an absent top-k does.
-            top_k: whole("top-k", options.top_k)?.filter(|&k| k > 0).map(|k| k as usize),
+            top_k: whole("top-k", options.top_k)?.filter(|&k| k > 0).map(saturated),
             top_p: single(options.top_p),
             min_p: single(options.min_p),
             repetition_penalty: single(options.repetition_penalty).unwrap_or(sampling.repetition_penalty),
@@ -84,6 +84,11 @@ pub(super) fn options(options: JsValue) -> Result<GenerateOptions, JsValue> {
             SpecialTokens::AsText
         },
     })
+}
+
+/// `count`, or as many as this machine can count.
+fn saturated(count: u64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
 }
 
 /// A seed that was not used before, short enough to be read out.

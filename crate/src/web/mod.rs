@@ -166,6 +166,12 @@ impl Generation {
         self.run.prompt_tokens()
     }
 
+    /// Tokens of the prompt that the last run had read already.
+    #[wasm_bindgen(getter, js_name = reusedTokens)]
+    pub fn reused_tokens(&self) -> usize {
+        self.run.reused_tokens()
+    }
+
     /// Reads a chunk of the prompt, or writes a token, or ends: `{ type: "prefill" | "token" | "end", … }`.
     pub fn step(&mut self) -> JsResult<JsValue> {
         let step = self.session.borrow_mut().step(&mut self.run).map_err(thrown)?;
