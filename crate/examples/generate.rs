@@ -4,10 +4,16 @@
 //! cargo run --release --example generate -- www/models/storyteller "Once upon a time"
 //! ```
 
-use std::io::Write;
-use vitrine::{Candidate, Files, GenerateOptions, Precision};
+#[cfg(target_arch = "wasm32")]
+fn main() {
+    // A page has no terminal; `wasm-pack test` builds the examples all the same.
+}
 
+#[cfg(not(target_arch = "wasm32"))]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    use std::io::Write;
+    use vitrine::{Candidate, Files, GenerateOptions, Precision};
+
     let mut arguments = std::env::args().skip(1);
     let (Some(folder), Some(prompt)) = (arguments.next(), arguments.next()) else {
         return Err("usage: generate FOLDER PROMPT [SEED]".into());
