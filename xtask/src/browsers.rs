@@ -52,7 +52,7 @@ fn check() -> Result<()> {
     let what: Vec<&str> = missing.iter().map(|needed| needed.what).collect();
     let packages: Vec<&str> = missing.iter().map(|needed| needed.package).collect();
     bail!(
-        "missing: {}. On Debian and Ubuntu,\n\n    sudo apt-get install {}\n\ninstalls it, and so does `cargo xtask test --install`; \
+        "missing: {}. On Debian,\n\n    sudo apt-get install {}\n\ninstalls it, and so does `cargo xtask test --install`; \
          elsewhere install it by hand, so that it is on PATH. The tests that need no browser run with\n\n    \
          cargo xtask test {}",
         what.join(", "),

@@ -24,7 +24,7 @@ Usage: cargo xtask COMMAND
   site  [--out DIR]         build the deployable site (default target/site)
   test  [--install] [STEP…] run every check and test, or the steps named:
                             fmt clippy doc native deny types engine wasm browser
-                            --install: fetch missing browsers and drivers with apt-get (Debian, Ubuntu)
+                            --install: fetch missing browsers and drivers with apt-get (Debian)
   bench [--browser NAME] [--model DIR] [--record FILE]
                             measure load, prefill and decode in a browser beside the machine's own limits
   env                       print the exports that make bare wasm-pack, wasm-bindgen and geckodriver work:
