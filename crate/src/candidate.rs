@@ -243,7 +243,10 @@ mod tests {
     fn what_no_wasm_memory_holds_is_refused_with_figures() {
         let xl = r#"{"model_type":"gpt2","n_embd":1600,"n_layer":48,"n_head":25}"#;
         let refusal = estimate(xl, Precision::F32).unwrap_err().to_string();
-        assert!(refusal.contains("this model needs 6.9"), "weights and cache of GPT-2 XL: {refusal}");
+        assert!(
+            refusal.contains("this model needs 6.89 GB in f32 (weights 6.23 GB"),
+            "weights and cache of GPT-2 XL: {refusal}"
+        );
     }
 
     #[test]

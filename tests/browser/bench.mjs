@@ -43,6 +43,7 @@ try {
     machine: { processor: cpus()[0]?.model ?? "unknown", cores: cpus().length },
     browser: await browserName(driver),
     model: options.model ?? "GPT-2 124M, random weights, f32",
+    tables: tables(folder),
     builds: /** @type {object[]} */ ([]),
   };
   for (const build of ["simd128", "relaxed"]) {
@@ -58,7 +59,7 @@ try {
     const after = await kernels(build);
     const measured = { build, wasm: wasmSize(build), ...whole, kernels: before.map((line, i) => between(line, after[i] ?? line)) };
     record.builds.push(measured);
-    show(measured);
+    show(measured, record.tables);
   }
   if (options.record) {
     mkdirSync(dirname(options.record), { recursive: true });
@@ -164,20 +165,39 @@ function between(before, after) {
   return { ...before, median: (before.median + after.median) / 2, best: (before.best + after.best) / 2 };
 }
 
-/** @param {any} measured */
-function show({ build, wasm, kernels, parameters, kernel, memory, loadMs, promptTokens, ...speeds }) {
+/**
+ * Numbers in a model's tables: a token takes one row of each, and only the last one of a prompt is multiplied with the
+ * vocabulary.
+ *
+ * @param {string} folder
+ */
+function tables(folder) {
+  const config = JSON.parse(readFileSync(join(folder, "config.json"), "utf8"));
+  const width = config.n_embd ?? config.word_embed_proj_dim ?? config.hidden_size;
+  const vocabulary = config.vocab_size * width;
+  const positions = (config.n_positions ?? config.max_position_embeddings + 2) * (config.n_embd ?? config.hidden_size);
+  return { vocabulary, positions };
+}
+
+/**
+ * @param {any} measured
+ * @param {{ vocabulary: number, positions: number }} tables
+ */
+function show({ build, wasm, kernels, parameters, kernel, memory, loadMs, promptTokens, ...speeds }, tables) {
   const { prefillTokensPerSecond: prefill, decodeTokensPerSecond: decode } = speeds;
   const lines = /** @type {Line[]} */ (kernels);
   const read = /** @type {Line} */ (lines.find(({ kernel, unit }) => kernel === "limit" && unit === "GB/s"));
   const matmul = /** @type {Line} */ (lines.find((line) => line.kernel === kernel && line.operation.startsWith("matmul")));
   const peak = lines[matmul.limit ?? 0] ?? read;
-  const reads = (4 * parameters * decode) / 1e9; // every weight is read once for a token
+  const reads = (4 * (parameters - tables.positions) * decode) / 1e9; // every weight is read once for a token
+  const blocks = parameters - tables.vocabulary - tables.positions;
+  const multiplied = (prefill * (blocks + tables.vocabulary / promptTokens)) / 1e9;
   const line = (/** @type {string} */ name, /** @type {string} */ value) => console.log(`  ${name.padEnd(18)} ${value}`);
   const gb = (/** @type {number} */ bytes) => `${(bytes / 1e9).toFixed(2)} GB`;
   console.log(`\n${build}: ${kernel}`);
   line("wasm", `${(wasm.bytes / 1e6).toFixed(2)} MB, gzipped ${(wasm.gzipped / 1e6).toFixed(2)} MB`);
   line("load", `${(loadMs / 1000).toFixed(1)} s, ${gb(memory.wasm)} of wasm memory, ${gb(memory.weights)} of weights`);
-  line("prefill", `${prefill.toFixed(1)} tokens/s of ${promptTokens}: ${((prefill * parameters) / 1e9).toFixed(1)} GMAC/s, ${percent((prefill * parameters) / 1e9, peak.median)} of ${peak.operation}`);
+  line("prefill", `${prefill.toFixed(1)} tokens/s of ${promptTokens}: ${multiplied.toFixed(1)} GMAC/s, ${percent(multiplied, peak.median)} of ${peak.operation}`);
   line("decode", `${decode.toFixed(1)} tokens/s: ${reads.toFixed(2)} GB/s, ${percent(reads, read.median)} of the read bandwidth`);
   console.log(`\n  ${"kernel".padEnd(14)}${"operation".padEnd(36)}${"median".padStart(10)}  ${"unit".padEnd(8)}of limit`);
   for (const { kernel, operation, median, unit, limit } of lines) {

@@ -133,13 +133,14 @@ impl Sampler {
         let scale = self.sampling.temperature.recip();
         self.scores.iter_mut().for_each(|score| *score = (*score - highest) * scale);
         self.vector.softmax(&mut self.scores);
-        self.collect_candidates();
+        let total = self.scores.chunks(BLOCK).map(|block| sum(block.iter().copied())).sum::<f64>();
+        self.collect_candidates(total);
         if let Some(k) = self.sampling.top_k {
             cut(&mut self.candidates, |count, _| count >= k);
         }
         if let Some(top_p) = self.sampling.top_p {
-            let total: f64 = self.candidates.iter().map(|candidate| f64::from(candidate.probability)).sum();
-            let enough = total * f64::from(top_p);
+            let enough =
+                f64::from(top_p) * if self.sampling.top_k.is_some() { mass(&self.candidates) } else { total };
             cut(&mut self.candidates, |_, mass| mass >= enough);
         }
         if let Some(min_p) = self.sampling.min_p {
@@ -160,24 +161,46 @@ impl Sampler {
         }
     }
 
-    /// Every token that is possible at all.
-    fn collect_candidates(&mut self) {
+    /// Every token that top-k or top-p may keep; without them, every token that is possible at all.
+    fn collect_candidates(&mut self, total: f64) {
+        let mut least = f32::MIN_POSITIVE;
+        if let Some(k) = self.sampling.top_k {
+            // The k-th highest of the blocks' highest is not above the k-th highest of all.
+            let mut highest: Vec<f32> = self.scores.chunks(BLOCK).map(maximum).collect();
+            if k <= highest.len() {
+                let (_, bound, _) = highest.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
+                least = least.max(*bound);
+            }
+        } else if let Some(top_p) = self.sampling.top_p {
+            // All tokens below this together have less than half of what top-p leaves out.
+            let share = 0.5 * (1.0 - f64::from(top_p)) / self.scores.len() as f64;
+            least = least.max((total * share) as f32);
+        }
         self.candidates.clear();
-        let scores = self.scores.iter().zip(0..);
-        let possible = scores.filter(|(probability, _)| **probability > 0.0);
-        self.candidates.extend(possible.map(|(&probability, id)| Candidate { id, probability }));
+        for (block, first) in self.scores.chunks(BLOCK).zip((0..).step_by(BLOCK)) {
+            if maximum(block) >= least {
+                let kept = block.iter().zip(first..).filter(|(probability, _)| **probability >= least);
+                self.candidates.extend(kept.map(|(&probability, id)| Candidate { id, probability }));
+            }
+        }
     }
 
     /// Draws one of the candidates by its share.
     fn draw(&mut self) -> u32 {
-        let total: f64 = self.candidates.iter().map(|candidate| f64::from(candidate.probability)).sum();
         // 53 random bits: every f64 in [0, 1) that is a multiple of 2^-53.
         let uniform = (self.random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
-        let mut rest = uniform * total;
-        for candidate in &self.candidates {
-            rest -= f64::from(candidate.probability);
-            if rest < 0.0 {
-                return candidate.id;
+        let mut rest = uniform * mass(&self.candidates);
+        for block in self.candidates.chunks(BLOCK) {
+            let of_block = mass(block);
+            if rest >= of_block {
+                rest -= of_block;
+                continue;
+            }
+            for candidate in block {
+                rest -= f64::from(candidate.probability);
+                if rest < 0.0 {
+                    return candidate.id;
+                }
             }
         }
         // Rounding left a rest, or every probability was lost in it, as it can be with absurd penalties.
@@ -201,10 +224,39 @@ impl std::fmt::Debug for Sampler {
     }
 }
 
+/// Scores that are looked at together: few enough for the first-level cache, enough to skip most of a vocabulary.
+const BLOCK: usize = 128;
+
 /// The first index of the highest score.
 fn most_likely(scores: &[f32]) -> u32 {
-    let highest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let highest = scores.chunks(BLOCK).map(maximum).fold(f32::NEG_INFINITY, f32::max);
     scores.iter().position(|&score| score == highest).unwrap_or(0) as u32
+}
+
+/// The highest of `scores`, in lanes that do not wait for each other.
+fn maximum(scores: &[f32]) -> f32 {
+    let (lanes, rest) = scores.as_chunks::<8>();
+    let mut highest = [f32::NEG_INFINITY; 8];
+    for scores in lanes {
+        for (highest, score) in highest.iter_mut().zip(scores) {
+            *highest = if *score > *highest { *score } else { *highest };
+        }
+    }
+    highest.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max)
+}
+
+/// The candidates' probabilities together.
+fn mass(candidates: &[Candidate]) -> f64 {
+    candidates.chunks(BLOCK).map(|block| sum(block.iter().map(|candidate| candidate.probability))).sum()
+}
+
+/// A sum in lanes that do not wait for each other, in an order of its own that never changes.
+fn sum(values: impl Iterator<Item = f32>) -> f64 {
+    let mut lanes = [0.0; 8];
+    for (index, value) in values.enumerate() {
+        lanes[index % 8] += f64::from(value);
+    }
+    lanes.iter().sum()
 }
 
 /// Keeps the most likely candidates until `enough(count, mass)` of them are kept; of equal ones, the lower ids.
