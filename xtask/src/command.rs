@@ -103,3 +103,31 @@ fn shown(command: &Command) -> String {
     });
     quoted.collect::<Vec<_>>().join(" ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wasm_build_sees_no_rust_flags() {
+        let mut command = Command::new("cargo");
+        without_rust_flags(&mut command);
+        let removed = |name: &str| command.get_envs().any(|(key, value)| key == name && value.is_none());
+        assert!(removed("RUSTFLAGS") && removed("CARGO_ENCODED_RUSTFLAGS"));
+    }
+
+    #[test]
+    fn what_a_command_writes_is_kept_with_its_success() -> Result<()> {
+        let mut shell = program("sh")?;
+        shell.args(["-c", "echo one; echo two >&2; exit 3"]);
+        assert_eq!(watch(shell)?, (false, "one\ntwo\n".to_owned()));
+        Ok(())
+    }
+
+    #[test]
+    fn commands_are_shown_as_one_types_them() {
+        let mut command = Command::new("cargo");
+        command.args(["test", "--config", "a=['b']", "two words"]);
+        assert_eq!(shown(&command), "cargo test --config \"a=['b']\" 'two words'");
+    }
+}

@@ -119,9 +119,8 @@ fn wasm_tests(variant: wasm::Variant, browser: &str) -> Result<Command> {
     tools::wasm_target()?;
     tools::install(&[tools::wasm_pack(), tools::wasm_bindgen()?, tools::geckodriver()])?;
     let mut wasm_pack = command::program("wasm-pack")?;
-    wasm_pack.args(["test", "--headless", &format!("--{browser}"), "crate"]);
-    // Documentation tests run natively; in wasm they would only be compiled once more.
-    wasm_pack.args(["--locked", "--lib", "--test", "*"]).args(variant.cargo_options());
+    wasm_pack.args(["test", "--headless", &format!("--{browser}"), "crate", "--locked"]);
+    wasm_pack.args(variant.cargo_options());
     wasm_pack.env("WASM_BINDGEN_TEST_TIMEOUT", wasm::TEST_TIMEOUT_SECONDS.to_string());
     command::without_rust_flags(&mut wasm_pack);
     Ok(wasm_pack)
