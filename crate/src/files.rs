@@ -72,22 +72,14 @@ impl Files {
         Ok(Some(bytes))
     }
 
-    /// The files that hold weights: the safetensors files, or else the PyTorch ones.
+    /// The files that hold weights, by the rule of `www/fetching/choose.js`: those of the published names, safetensors
+    /// before PyTorch, then whatever shards or single file there is.
     pub(crate) fn into_weights(self) -> Result<Vec<Box<dyn Source>>> {
-        let names = self.names();
-        for [start, end] in
-            [["model", ".safetensors"], ["", ".safetensors"], ["pytorch_model", ".bin"], ["", ".bin"]]
-        {
-            let is_weights = |file: &dyn Source| {
-                let (_, name) = folder_and_name(file.name());
-                name.starts_with(start) && name.ends_with(end)
-            };
-            if self.files.iter().any(|file| is_weights(file.as_ref())) {
-                return Ok(self.files.into_iter().filter(|file| is_weights(file.as_ref())).collect());
-            }
-        }
-        let problem = "no weights: expected model.safetensors or pytorch_model.bin";
-        Err(Error::MissingFile(format!("{problem} among the files ({names})")))
+        let names: Vec<&str> = self.files.iter().map(|file| folder_and_name(file.name()).1).collect();
+        let chosen = choose_weights(&names)
+            .map_err(|problem| Error::MissingFile(format!("{problem} among the files ({})", self.names())))?;
+        let chosen: Vec<bool> = names.iter().map(|name| chosen.contains(name)).collect();
+        Ok(self.files.into_iter().zip(chosen).filter_map(|(file, chosen)| chosen.then_some(file)).collect())
     }
 
     pub(crate) fn names(&self) -> String {
@@ -100,7 +92,87 @@ impl Files {
     }
 }
 
+/// Those of `names` that hold one set of weights; a folder often holds the same weights several times.
+fn choose_weights<'a>(names: &[&'a str]) -> std::result::Result<Vec<&'a str>, String> {
+    let those = |wanted: &dyn Fn(&str) -> bool| -> Vec<&'a str> {
+        names.iter().copied().filter(|name| wanted(name)).collect()
+    };
+    for (stem, extension) in [("model", ".safetensors"), ("pytorch_model", ".bin")] {
+        let whole = those(&|name| name.strip_suffix(extension) == Some(stem));
+        let shards = those(&|name| shard_of(name, extension) == Some(stem));
+        if let Some(found) = [whole, shards].into_iter().find(|found| !found.is_empty()) {
+            return Ok(found);
+        }
+    }
+    for extension in [".safetensors", ".bin"] {
+        let shards = those(&|name| shard_of(name, extension).is_some());
+        let any = those(&|name| name.ends_with(extension) && !NOT_A_MODEL.contains(&name));
+        match (shards.is_empty(), any.len()) {
+            (false, _) => return Ok(shards),
+            (true, 0) => {}
+            (true, 1) => return Ok(any),
+            _ => {
+                let any = any.join(" and ");
+                return Err(format!(
+                    "{any} could each be the weights; give only one of them, or name it model{extension}"
+                ));
+            }
+        }
+    }
+    Err("no weights: expected model.safetensors or pytorch_model.bin".to_owned())
+}
+
+/// What a trainer leaves beside the weights.
+const NOT_A_MODEL: [&str; 3] = ["training_args.bin", "optimizer.bin", "scheduler.bin"];
+
+/// The name without `-00001-of-00002` and `extension`, if it is the name of a shard.
+fn shard_of<'a>(name: &'a str, extension: &str) -> Option<&'a str> {
+    let name = name.strip_suffix(extension)?;
+    let (name, count) = name.rsplit_once("-of-")?;
+    let (stem, index) = name.rsplit_once('-')?;
+    let is_number = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+    (is_number(count) && is_number(index)).then_some(stem)
+}
+
 /// `a/b/c` as `a/b/` and `c`.
 fn folder_and_name(path: &str) -> (&str, &str) {
     path.split_at(path.rfind('/').map_or(0, |slash| slash + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn one_set_of_weights_is_chosen() {
+        for (names, chosen) in [
+            (
+                &["model.safetensors", "model.fp16.safetensors", "pytorch_model.bin"][..],
+                &["model.safetensors"][..],
+            ),
+            (&["pytorch_model.bin", "flax.safetensors"], &["pytorch_model.bin"]),
+            (
+                &[
+                    "model-00001-of-00002.safetensors",
+                    "model-00002-of-00002.safetensors",
+                    "pytorch_model.bin",
+                ],
+                &["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"],
+            ),
+            (&["tiny-00001-of-00001.bin", "training_args.bin"], &["tiny-00001-of-00001.bin"]),
+            (&["my model.bin", "optimizer.bin", "config.json"], &["my model.bin"]),
+        ] {
+            assert_eq!(choose_weights(names).expect("weights"), chosen, "{names:?}");
+        }
+        for (names, said) in [
+            (&["a.safetensors", "b.safetensors"][..], "a.safetensors and b.safetensors could each be"),
+            (&["training_args.bin", "config.json"], "expected model.safetensors"),
+            (&[], "expected model.safetensors"),
+        ] {
+            let refusal = choose_weights(names).expect_err(said);
+            assert!(refusal.contains(said), "{refusal}");
+        }
+    }
 }

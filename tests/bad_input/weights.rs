@@ -140,9 +140,10 @@ fn a_size_that_is_not_the_shape_times_the_dtype() {
 
 #[test]
 fn a_tensor_in_two_files() {
-    let second = GPT2_A.bytes("model.safetensors").to_vec();
-    let files = GPT2_A.with(&[("model-copy.safetensors", Some(second))]);
-    refuses(files, "bad-file", &["model-copy.safetensors", "model.safetensors", "h.0."]);
+    let whole = || Some(GPT2_A.bytes("model.safetensors").to_vec());
+    let [first, second] = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+    let files = GPT2_A.with(&[("model.safetensors", None), (first, whole()), (second, whole())]);
+    refuses(files, "bad-file", &[first, second, "h.0."]);
 }
 
 #[test]
