@@ -3,12 +3,15 @@
 //!
 //! Not responsible for tensors or layers (a [`Model`] does that), nor for JavaScript.
 
+mod candidates;
+pub mod measure;
 mod sampling;
 mod score;
 mod sequence;
 mod stop;
 
 pub use sampling::{Sampler, Sampling};
+pub(crate) use score::LOGIT_ROWS;
 pub use score::{Score, ScoredToken, Scoring};
 pub use sequence::Sequence;
 

@@ -1,8 +1,9 @@
 //! Which token comes next.
 //!
 //! The rules apply in the order of Hugging Face's processors: repetition penalty, temperature, top-k, top-p, min-p.
-//! None of them sorts the vocabulary: see [`cut`].
+//! None of them sorts the vocabulary: see `candidates`.
 
+use super::candidates::{BLOCK, Candidate, cut, mass, maximum, most_likely, sum};
 use super::finite;
 use crate::error::{Error, Result};
 use crate::kernels::VectorKernel;
@@ -86,12 +87,6 @@ pub struct Sampler {
     /// Logits, then probabilities, of the whole vocabulary.
     scores: Vec<f32>,
     candidates: Vec<Candidate>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Candidate {
-    id: u32,
-    probability: f32,
 }
 
 impl Sampler {
@@ -221,80 +216,6 @@ impl Sampler {
 impl std::fmt::Debug for Sampler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sampler").field("sampling", &self.sampling).finish_non_exhaustive()
-    }
-}
-
-/// Scores that are looked at together: few enough for the first-level cache, enough to skip most of a vocabulary.
-const BLOCK: usize = 128;
-
-/// The first index of the highest score.
-fn most_likely(scores: &[f32]) -> u32 {
-    let highest = scores.chunks(BLOCK).map(maximum).fold(f32::NEG_INFINITY, f32::max);
-    scores.iter().position(|&score| score == highest).unwrap_or(0) as u32
-}
-
-/// The highest of `scores`, in lanes that do not wait for each other.
-fn maximum(scores: &[f32]) -> f32 {
-    let (lanes, rest) = scores.as_chunks::<8>();
-    let mut highest = [f32::NEG_INFINITY; 8];
-    for scores in lanes {
-        for (highest, score) in highest.iter_mut().zip(scores) {
-            *highest = if *score > *highest { *score } else { *highest };
-        }
-    }
-    highest.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max)
-}
-
-/// The candidates' probabilities together.
-fn mass(candidates: &[Candidate]) -> f64 {
-    candidates.chunks(BLOCK).map(|block| sum(block.iter().map(|candidate| candidate.probability))).sum()
-}
-
-/// A sum in lanes that do not wait for each other, in an order of its own that never changes.
-fn sum(values: impl Iterator<Item = f32>) -> f64 {
-    let mut lanes = [0.0; 8];
-    for (index, value) in values.enumerate() {
-        lanes[index % 8] += f64::from(value);
-    }
-    lanes.iter().sum()
-}
-
-/// Keeps the most likely candidates until `enough(count, mass)` of them are kept; of equal ones, the lower ids.
-///
-/// Probabilities fall into buckets by exponent and three bits of mantissa. One pass adds up the buckets, a walk from
-/// the top finds the one in which `enough` is reached, and only that one is sorted. What is kept stays in the order
-/// of ids but for that bucket, which comes last.
-fn cut(candidates: &mut Vec<Candidate>, enough: impl Fn(usize, f64) -> bool) {
-    const BUCKETS: usize = 1 << 11;
-    let bucket = |candidate: &Candidate| (candidate.probability.to_bits() >> 20) as usize;
-    let mut buckets = [(0usize, 0f64); BUCKETS];
-    for candidate in candidates.iter() {
-        let (count, mass) = &mut buckets[bucket(candidate)];
-        *count += 1;
-        *mass += f64::from(candidate.probability);
-    }
-    let (mut count, mut mass) = (0, 0.0);
-    let Some(boundary) = (0..BUCKETS).rev().find(|&bucket| {
-        let with_bucket = (count + buckets[bucket].0, mass + buckets[bucket].1);
-        if buckets[bucket].0 > 0 && enough(with_bucket.0, with_bucket.1) {
-            return true;
-        }
-        (count, mass) = with_bucket;
-        false
-    }) else {
-        return;
-    };
-    let mut on_boundary: Vec<_> =
-        candidates.iter().copied().filter(|candidate| bucket(candidate) == boundary).collect();
-    candidates.retain(|candidate| bucket(candidate) > boundary);
-    on_boundary.sort_unstable_by(|a, b| b.probability.total_cmp(&a.probability).then(a.id.cmp(&b.id)));
-    for candidate in on_boundary {
-        if enough(count, mass) && count > 0 {
-            break;
-        }
-        count += 1;
-        mass += f64::from(candidate.probability);
-        candidates.push(candidate);
     }
 }
 

@@ -32,7 +32,8 @@ pub struct Measurement {
     pub median: f64,
     /// The best of all rounds, in `unit`.
     pub best: f64,
-    /// `GB/s` (more is better), `GMAC/s` (multiply-adds; more is better) or `ns` (per element; less is better).
+    /// `GB/s` (more is better), `GMAC/s` (multiply-adds; more is better), `ns` (per element; less is better) or `µs` (less
+    /// is better).
     pub unit: &'static str,
     /// The line of the result whose figure bounds this one: `best` divided by its `best` is the share reached.
     pub limit: Option<usize>,
