@@ -1,7 +1,7 @@
 //! The arithmetic: slices and shapes in, slices out.
 //!
-//! This room knows no tensors, no models and no JavaScript. It does no I/O, reads no clock, and allocates only in
-//! [`PackedF32`], [`Page`] and scratch buffers that are bounded by a shape.
+//! This room knows no tensors, no models and no JavaScript. It does no I/O, reads no clock (a measurement is handed one), and
+//! allocates only what is bounded by a shape: packed matrices, pages of the cache, scratch.
 //!
 //! # Legend
 //!
@@ -176,11 +176,13 @@ pub enum Activation {
     Tanh,
 }
 
+// The portable kernels of a build with SIMD are the yardstick of its tests, and not shipped.
 static F32_KERNELS: &[&dyn F32Kernel] = &[
     #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
     &relaxed_simd::F32,
     #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
     &simd128::F32,
+    #[cfg(any(test, not(all(target_arch = "wasm32", target_feature = "simd128"))))]
     &portable::F32,
 ];
 
@@ -189,6 +191,7 @@ static VECTOR_KERNELS: &[&dyn VectorKernel] = &[
     &relaxed_simd::VECTOR,
     #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
     &simd128::VECTOR,
+    #[cfg(any(test, not(all(target_arch = "wasm32", target_feature = "simd128"))))]
     &portable::VECTOR,
 ];
 
