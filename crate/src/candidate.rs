@@ -3,7 +3,7 @@
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::files::Files;
-use crate::generate::PREFILL_CHUNK;
+use crate::generate::{LOGIT_ROWS, PREFILL_CHUNK};
 use crate::layers::{Cache, Kernels, Precision, STRIP_VALUES, Weights};
 use crate::memory;
 use crate::models::{self, Configured, Model, Shape};
@@ -151,11 +151,11 @@ fn plan(
         return Err(Error::Memory(format!(
             "this model needs {} in {} (weights {}, a full context {}), and a page can still have {}; \
              choose a smaller model",
-            memory::shown(bytes.total()),
+            memory::readable(bytes.total()),
             precision.name(),
-            memory::shown(bytes.weights),
-            memory::shown(bytes.cache),
-            memory::shown(available),
+            memory::readable(bytes.weights),
+            memory::readable(bytes.cache),
+            memory::readable(available),
         )));
     }
     let (parameters, read_bytes) = (weights.parameters(), weights.read_bytes());
@@ -191,12 +191,13 @@ fn read_tokenizer(files: &Files, shape: &Shape) -> Result<Tokenizer> {
     Ok(tokenizer.with_bos(shape.bos))
 }
 
-/// The activations of one chunk, the scores of attention, the logits with their copies in the sampler, and the strip
-/// of the file that is being packed beside the bytes that it was read from.
+/// The activations of one chunk, the scores of attention, a score's logits or one row of them with its copies in the
+/// sampler, and the strip of the file that is being packed beside the bytes that it was read from.
 fn scratch_bytes(shape: &Shape) -> u64 {
     let wide = |dimension: usize| dimension as u64;
     let of_a_token = 8 * wide(shape.hidden) + 2 * wide(shape.feed_forward) + wide(shape.context);
-    let values = wide(PREFILL_CHUNK) * of_a_token + 6 * wide(shape.vocabulary) + 2 * wide(STRIP_VALUES);
+    let logits = wide(LOGIT_ROWS) * wide(shape.vocabulary);
+    let values = wide(PREFILL_CHUNK) * of_a_token + logits + 2 * wide(STRIP_VALUES);
     size_of::<f32>() as u64 * values
 }
 

@@ -32,8 +32,8 @@ pub(crate) fn reserve(bytes: u64) -> Result<()> {
         if piece.try_reserve_exact(wanted as usize).is_err() {
             return Err(Error::Memory(format!(
                 "this model needs {}, and the browser gives no more than {}; close other tabs or choose a smaller model",
-                shown(bytes),
-                shown(reserved)
+                readable(bytes),
+                readable(reserved)
             )));
         }
         reserved += wanted;
@@ -43,7 +43,7 @@ pub(crate) fn reserve(bytes: u64) -> Result<()> {
 }
 
 /// `bytes` for people: `1.23 GB`, `45.6 MB`.
-pub(crate) fn shown(bytes: u64) -> String {
+pub(crate) fn readable(bytes: u64) -> String {
     let bytes = bytes as f64;
     if bytes >= 1e9 { format!("{:.2} GB", bytes / 1e9) } else { format!("{:.1} MB", bytes / 1e6) }
 }

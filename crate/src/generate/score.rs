@@ -5,6 +5,10 @@ use crate::error::{Error, Result};
 use crate::kernels::VectorKernel;
 use crate::layers::with_values;
 
+/// Rows of logits that a score computes at a time: enough for the head to be bounded by arithmetic, few enough that a
+/// vocabulary of 250,000 takes 16 MB.
+pub(crate) const LOGIT_ROWS: usize = 16;
+
 /// One token of a scored text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScoredToken {
@@ -59,16 +63,19 @@ impl Scoring {
         let end = self.ids.len().min(start + PREFILL_CHUNK);
         if start < end {
             let hidden = parts.sequence.extend(parts.model, &self.ids[start..end])?;
-            let logits = parts.model.logits(&hidden)?; // [end - start, vocabulary]
-            let vocabulary = logits.dims2()?.1;
             let following = &self.ids[start + 1..self.ids.len().min(end + 1)];
-            with_values(&logits, |logits| {
-                for (row, &id) in logits.chunks_exact(vocabulary).zip(following) {
-                    let log_total = finite(vector.log_sum_exp(row))?;
-                    self.logprobs.push(Some(row[id as usize] - log_total));
-                }
-                Ok(())
-            })?;
+            for (block, following) in following.chunks(LOGIT_ROWS).enumerate() {
+                let rows = hidden.narrow(0, block * LOGIT_ROWS, following.len())?;
+                let logits = parts.model.logits(&rows)?; // [following.len(), vocabulary]
+                let vocabulary = logits.dims2()?.1;
+                with_values(&logits, |logits| {
+                    for (row, &id) in logits.chunks_exact(vocabulary).zip(following) {
+                        let log_total = finite(vector.log_sum_exp(row))?;
+                        self.logprobs.push(Some(row[id as usize] - log_total));
+                    }
+                    Ok(())
+                })?;
+            }
         }
         Ok((end, self.ids.len()))
     }
