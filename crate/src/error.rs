@@ -56,7 +56,7 @@ pub enum Error {
     #[error("{0}")]
     Request(String),
     /// A prompt or text that does not fit into the model's context.
-    #[error("the text is {tokens} tokens long, but the model's context holds {context}; shorten it")]
+    #[error("the text is {tokens} tokens long, but the model's context {}; shorten it", room(*tokens, *context))]
     Context {
         /// Length of the text in tokens, beginning-of-sequence token included.
         tokens: usize,
@@ -79,6 +79,15 @@ pub enum Error {
     /// The tensor library refused an operation: a defect of this crate.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+}
+
+/// What a context offers to a text that does not fit into it: one that just fills it leaves nothing to write into.
+fn room(tokens: usize, context: usize) -> String {
+    if tokens > context {
+        format!("holds {context}")
+    } else {
+        format!("holds {context} with what is written")
+    }
 }
 
 impl Error {

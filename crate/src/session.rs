@@ -171,13 +171,18 @@ impl Session {
     /// tokens. `observe` is given every named activation of every chunk, `[seq of the chunk, features]`.
     ///
     /// # Errors
-    /// [`Error::Request`] for an id beyond the vocabulary, [`Error::Context`] for too many.
+    /// [`Error::Request`] for no ids, an id beyond the vocabulary, or an empty chunk; [`Error::Context`] for too many.
     pub fn trace(
         &mut self,
         ids: &[u32],
         chunk: usize,
         observe: &mut dyn FnMut(&str, &Tensor),
     ) -> Result<Tensor> {
+        if ids.is_empty() || chunk == 0 {
+            let problem =
+                format!("a trace needs ids and a chunk: given {} ids in chunks of {chunk}", ids.len());
+            return Err(Error::Request(problem));
+        }
         if ids.len() > self.loaded.shape.context {
             return Err(Error::Context { tokens: ids.len(), context: self.loaded.shape.context });
         }

@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use super::cursor::Cursor;
 use super::source::read_range;
-use super::{Source, shown};
+use super::{Source, escaped};
 use crate::{Error, Result};
 
 const LOCAL_HEADER: u32 = u32::from_le_bytes(*b"PK\x03\x04");
@@ -61,7 +61,7 @@ impl<'a> Archive<'a> {
                 return Err(archive.refuse(format!("the zip directory ends inside entry {i} of {n_entries}")));
             };
             if archive.entries.insert(name.clone(), entry).is_some() {
-                return Err(archive.refuse(format!("the zip entry `{}` appears twice", shown(&name))));
+                return Err(archive.refuse(format!("the zip entry `{}` appears twice", escaped(&name))));
             }
         }
         if cursor.left() > 0 {
@@ -87,7 +87,7 @@ impl<'a> Archive<'a> {
     /// entry.
     pub(super) fn find(&self, name: &str) -> Result<Option<Range<u64>>> {
         let Some(entry) = self.entries.get(name) else { return Ok(None) };
-        let refuse = |problem: &str| self.refuse(format!("the zip entry `{}` {problem}", shown(name)));
+        let refuse = |problem: &str| self.refuse(format!("the zip entry `{}` {problem}", escaped(name)));
         if entry.flags & 1 != 0 {
             return Err(refuse("is encrypted"));
         }
@@ -116,7 +116,7 @@ impl<'a> Archive<'a> {
         let Some((fields, name, mut extra)) = CentralHeader::read(cursor) else { return Ok(None) };
         let name = std::str::from_utf8(name)
             .map_err(|_| self.refuse("the zip directory holds a name that is not UTF-8".into()))?;
-        let refuse = |problem: &str| self.refuse(format!("the zip entry `{}` {problem}", shown(name)));
+        let refuse = |problem: &str| self.refuse(format!("the zip entry `{}` {problem}", escaped(name)));
         // A field of all ones has its true value in the zip64 extra block, in this order.
         let mut zip64 = zip64_block(&mut extra);
         let mut wide = |narrow: u32| match narrow {
@@ -143,7 +143,7 @@ impl<'a> Archive<'a> {
             let [(first, entry), (second, next)] = pair else { unreachable!() };
             // At the least: a local header may be longer. No overflow: this was seen to lie in the file.
             if entry.header + LOCAL_HEADER_LENGTH + first.len() as u64 + entry.stored > next.header {
-                let (first, second) = (shown(first), shown(second));
+                let (first, second) = (escaped(first), escaped(second));
                 return Err(self.refuse(format!("the zip entries `{first}` and `{second}` overlap")));
             }
         }

@@ -151,7 +151,7 @@ impl Checkpoint {
                     Entry::Vacant(vacant) => _ = vacant.insert(TensorInfo { file, ..tensor }),
                     Entry::Occupied(first) => {
                         let problem = if first.get().file == file {
-                            format!("the tensor `{}` appears twice", shown(&tensor.name))
+                            format!("the tensor `{}` appears twice", escaped(&tensor.name))
                         } else {
                             let first = files[first.get().file].name();
                             format!(
@@ -252,7 +252,7 @@ fn checked_shape(
 
 /// A name or text out of a file, fit for a message: control characters escaped, and cut where it is absurdly
 /// long.
-fn shown(name: &str) -> String {
+fn escaped(name: &str) -> String {
     const MOST: usize = 200;
     let mut shown = String::new();
     for (i, character) in name.chars().enumerate() {

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::pickle::{DictId, Items, Machine, Outcome, StorageId, TensorId, Value};
-use super::{checked_shape, shown};
+use super::{checked_shape, escaped};
 
 /// A name that a pickle may import. There are no others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,8 +55,8 @@ impl Global {
                 format!(
                     "the pickle names the function `{}.{}`, which this reader never calls: plain weights \
                      need no such thing; take the model's .safetensors files, or save its state_dict() alone",
-                    shown(module),
-                    shown(name)
+                    escaped(module),
+                    escaped(name)
                 )
             }),
         }
@@ -112,10 +112,10 @@ pub(super) fn state_dict(pickle: &[u8]) -> Outcome<Vec<NamedTensor<'_>>> {
             return Err("the pickle holds a tensor whose name is not text".into());
         };
         if !names.insert(name) {
-            return Err(format!("the tensor `{}` appears twice", shown(name)));
+            return Err(format!("the tensor `{}` appears twice", escaped(name)));
         }
         let tensor = machine.view(name, tensor);
-        tensors.push(tensor.map_err(|problem| format!("the tensor `{}` {problem}", shown(name)))?);
+        tensors.push(tensor.map_err(|problem| format!("the tensor `{}` {problem}", escaped(name)))?);
     }
     if tensors.is_empty() {
         return Err(machine.without_tensors(dict));
@@ -200,7 +200,7 @@ impl<'a> Machine<'a> {
         if offset.checked_add(elements).is_none_or(|end| end > storage_elements) {
             return Err(format!(
                 "has {elements} elements from {offset} on, but its storage `{}` has {storage_elements}",
-                shown(key)
+                escaped(key)
             ));
         }
         Ok(NamedTensor { name, class, key, storage_elements, offset, shape, elements })
@@ -209,7 +209,7 @@ impl<'a> Machine<'a> {
     /// Why a dict without tensors is no state dict, with the keys that it has.
     fn without_tensors(&self, dict: DictId) -> String {
         let keys = self.dict(dict).iter().filter_map(|(key, _)| match key {
-            Value::Text(key) => Some(format!("`{}`", shown(key))),
+            Value::Text(key) => Some(format!("`{}`", escaped(key))),
             _ => None,
         });
         let keys: Vec<_> = keys.take(5).collect();

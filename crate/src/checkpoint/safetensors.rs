@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::{self, IgnoredAny, MapAccess, Visitor};
 
 use super::source::read_range;
-use super::{DType, Source, TensorInfo, checked_shape, shown};
+use super::{DType, Source, TensorInfo, checked_shape, escaped};
 use crate::{Error, Result};
 
 /// As the reference implementation has it.
@@ -27,11 +27,11 @@ pub(super) fn tensors(source: &dyn Source) -> Result<Vec<TensorInfo>> {
     let text = std::str::from_utf8(&header)
         .map_err(|error| refuse(format!("the header is not UTF-8 at its byte {}", error.valid_up_to())))?;
     let Header(entries) = serde_json::from_str(text)
-        .map_err(|error| refuse(shown(&format!("the header is not valid: {error}"))))?;
+        .map_err(|error| refuse(escaped(&format!("the header is not valid: {error}"))))?;
 
     let mut tensors = Vec::with_capacity(entries.len());
     for (name, entry) in entries {
-        let refuse = |problem: String| refuse(format!("the tensor `{}` {problem}", shown(&name)));
+        let refuse = |problem: String| refuse(format!("the tensor `{}` {problem}", escaped(&name)));
         let [start, end] = entry.data_offsets;
         if start > end {
             return Err(refuse(format!("has offsets [{start}, {end}], which run backwards")));
@@ -61,7 +61,7 @@ pub(super) fn tensors(source: &dyn Source) -> Result<Vec<TensorInfo>> {
     let mut previous_end = data_start;
     for (i, tensor) in tensors.iter().enumerate() {
         if tensor.range.start < previous_end {
-            let (previous, name) = (shown(&tensors[i - 1].name), shown(&tensor.name));
+            let (previous, name) = (escaped(&tensors[i - 1].name), escaped(&tensor.name));
             return Err(refuse(format!("the tensors `{previous}` and `{name}` overlap")));
         }
         if tensor.range.start > previous_end {
@@ -147,7 +147,7 @@ impl<'de> Visitor<'de> for HeaderVisitor {
             }
             let entry = map
                 .next_value()
-                .map_err(|error| de::Error::custom(format!("tensor `{}`: {error}", shown(&name))))?;
+                .map_err(|error| de::Error::custom(format!("tensor `{}`: {error}", escaped(&name))))?;
             entries.push((name, entry));
         }
         Ok(Header(entries))

@@ -13,7 +13,7 @@ use std::collections::btree_map::Entry;
 use super::archive::Archive;
 use super::rebuild::{self, NamedTensor};
 use super::source::read_range;
-use super::{DType, Source, TensorInfo, shown};
+use super::{DType, Source, TensorInfo, escaped};
 use crate::{Error, Result};
 
 /// Room for more opcodes, names included, than [`super::pickle`] runs.
@@ -28,7 +28,7 @@ pub(super) fn tensors(source: &dyn Source) -> Result<Vec<TensorInfo>> {
     if let Some(range) = archive.find(&format!("{top}/byteorder"))? {
         let order = read_range(source, range.start, (range.end - range.start).min(16))?;
         if order != b"little" {
-            let order = shown(&String::from_utf8_lossy(&order));
+            let order = escaped(&String::from_utf8_lossy(&order));
             return Err(refuse(format!("the byte order is `{order}`; expected `little`")));
         }
     }
@@ -45,12 +45,14 @@ pub(super) fn tensors(source: &dyn Source) -> Result<Vec<TensorInfo>> {
     let mut tensors = Vec::new();
     for tensor in rebuild::state_dict(&pickle).map_err(refuse)? {
         let NamedTensor { name, class, key, .. } = tensor;
-        let refuse = |problem: String| refuse(format!("the tensor `{}` {problem}", shown(name)));
+        let refuse = |problem: String| refuse(format!("the tensor `{}` {problem}", escaped(name)));
         let storage = match storages.entry(key) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => match archive.find(&format!("{top}/data/{key}"))? {
                 Some(range) => new.insert(range),
-                None => return Err(refuse(format!("is in the storage `{}`, which is missing", shown(key)))),
+                None => {
+                    return Err(refuse(format!("is in the storage `{}`, which is missing", escaped(key))));
+                }
             },
         };
         let found = storage.end - storage.start;
@@ -59,7 +61,7 @@ pub(super) fn tensors(source: &dyn Source) -> Result<Vec<TensorInfo>> {
             return Err(refuse(format!(
                 "is in the storage `{}`: expected {elements} elements of {dtype}, {width} bytes each, found \
                  {found} bytes",
-                shown(key)
+                escaped(key)
             )));
         }
         // No overflow: the tensor lies in its storage, whose bytes were just seen to lie in the file.

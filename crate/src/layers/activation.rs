@@ -23,8 +23,9 @@ impl Nonlinearity {
             "gelu" => Activation::GeluErf,
             "relu" => Activation::Relu,
             "silu" | "swish" => Activation::Silu,
+            "tanh" => Activation::Tanh,
             _ => {
-                let known = "gelu_new, gelu_pytorch_tanh, gelu_fast, gelu, relu, silu, swish";
+                let known = "gelu_new, gelu_pytorch_tanh, gelu_fast, gelu, relu, silu, swish, tanh";
                 let problem = format!("`activation_function`: expected one of {known}, found `{name}`");
                 return Err(Error::Config(problem));
             }

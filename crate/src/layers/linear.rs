@@ -138,7 +138,9 @@ impl Rows<'_> {
         let shape = [self.out_features, in_features];
         let n_read = self.count() as u64 * in_features as u64;
         let Some(tensor) = self.weights.tensor(self.weight, &shape, n_read)? else { return Ok(()) };
-        let rows_per_strip = (STRIP_VALUES / in_features).max(1).next_multiple_of(PANEL);
+        // Whole panels are packed fastest; of very wide rows a strip holds a few, or one.
+        let fitting = (STRIP_VALUES / in_features).max(1);
+        let rows_per_strip = if fitting < PANEL { fitting } else { fitting - fitting % PANEL };
         let mut strip = vec![0.0; rows_per_strip.min(self.count()) * in_features];
         let mut row = first_row;
         for range in &self.ranges {

@@ -128,7 +128,7 @@ fn a_failing_read_is_passed_on() {
 
 #[test]
 fn names_in_messages_are_short_and_printable() {
-    assert_eq!(super::shown("h.0.attn"), "h.0.attn");
-    assert_eq!(super::shown("a\nb\u{1b}é"), "a\\nb\\u{1b}é");
-    assert_eq!(super::shown(&"x".repeat(1000)), "x".repeat(200) + "...");
+    assert_eq!(super::escaped("h.0.attn"), "h.0.attn");
+    assert_eq!(super::escaped("a\nb\u{1b}é"), "a\\nb\\u{1b}é");
+    assert_eq!(super::escaped(&"x".repeat(1000)), "x".repeat(200) + "...");
 }
