@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: the benchmark of the assembled site, in a browser.
 
-use crate::{browsers, command, project, site, tools};
+use crate::{command, needs, project, site, tools};
 use anyhow::Result;
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ pub(crate) struct Options {
 
 /// Brings the site up to date and measures it.
 pub(crate) fn run(options: Options) -> Result<()> {
-    browsers::require(false)?;
+    needs::require(&["browser"], false)?;
     tools::install(&[tools::geckodriver()])?;
     tools::node_packages("tests")?;
     site::assemble(&site::default_folder())?;

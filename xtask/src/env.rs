@@ -1,11 +1,11 @@
 //! `cargo xtask env`: the exports with which bare `wasm-pack`, `wasm-bindgen` and `geckodriver` work.
 
-use crate::{project, tools, wasm};
+use crate::{needs, project, tools, wasm};
 use anyhow::Result;
 
 /// Installs what is missing (saying so on standard error) and prints shell exports.
 pub(crate) fn print() -> Result<()> {
-    tools::wasm_target()?;
+    needs::add_wasm_target()?;
     tools::install(&[tools::wasm_pack(), tools::wasm_bindgen()?, tools::geckodriver()])?;
     tools::node_packages("xtask")?;
     let folders = project::tool_folders().map(|folder| format!("'{}'", folder.display()));

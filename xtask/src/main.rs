@@ -1,9 +1,9 @@
 //! `cargo xtask`: every build step of Vitrine, in Rust. This file reads the arguments; each command has its own file.
 
 mod bench;
-mod browsers;
 mod command;
 mod env;
+mod needs;
 mod notices;
 mod project;
 mod report;
@@ -24,14 +24,15 @@ Usage: cargo xtask COMMAND
   site  [--out DIR]         build the deployable site (default target/site)
   test  [--install] [STEP…] run every check and test, or the steps named:
                             fmt clippy doc native deny types engine wasm browser
-                            --install: fetch missing browsers and drivers with apt-get (Debian)
+                            --install: bring what is missing outside the checkout, too: the wasm target, rustfmt
+                            and clippy with rustup, browsers and drivers with apt-get (Debian)
   bench [--browser NAME] [--model DIR] [--record FILE]
                             measure load, prefill and decode in a browser beside the machine's own limits
   env                       print the exports that make bare wasm-pack, wasm-bindgen and geckodriver work:
                             eval \"$(cargo xtask env)\"
 
-What is missing is installed under target/ and node_modules/; the system is left alone unless
---install is given or CI=true.";
+Tools that are missing are installed under target/ and in node_modules/. Outside the checkout, `test` installs
+nothing without --install (or CI=true); serve, site, bench and env add Rust's wasm target if it is missing.";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -1,35 +1,24 @@
 //! `cargo xtask test`: every check and test, in the order in which a mistake shows soonest.
 
 use crate::report::{Report, Tally};
-use crate::{browsers, command, project, site, tools, wasm};
+use crate::{command, needs, project, site, tools, wasm};
 use anyhow::{Result, bail};
 use std::process::Command;
 
-/// The steps that run on any machine with Rust and Node.js.
-pub(crate) const STEPS_WITHOUT_BROWSER: [&str; 7] =
-    ["fmt", "clippy", "doc", "native", "deny", "types", "engine"];
-const STEPS_IN_BROWSERS: [&str; 2] = ["wasm", "browser"];
-
 /// Runs all steps, or the ones named; whether nothing failed.
 pub(crate) fn run(install: bool, steps: &[String]) -> Result<bool> {
-    let known = || STEPS_WITHOUT_BROWSER.iter().chain(&STEPS_IN_BROWSERS);
-    if let Some(unknown) = steps.iter().find(|step| !known().any(|known| known == step)) {
-        bail!("no such step: {unknown}; there are {}", known().copied().collect::<Vec<_>>().join(" "));
+    let known = needs::STEPS.map(|(step, _)| step);
+    if let Some(unknown) = steps.iter().find(|step| !known.contains(&step.as_str())) {
+        bail!("no such step: {unknown}; there are {}", known.join(" "));
     }
     let wanted = |step: &str| steps.is_empty() || steps.iter().any(|wanted| wanted == step);
-    if STEPS_IN_BROWSERS.iter().any(|step| wanted(step)) {
-        browsers::require(install)?;
-    }
+    needs::require(&known.into_iter().filter(|step| wanted(step)).collect::<Vec<_>>(), install)?;
 
     let mut report = Report::default();
     if wanted("fmt") {
-        report.step("fmt", || {
-            tools::rust_component("rustfmt", "rustfmt")?;
-            check(cargo(&["fmt", "--all", "--check"])?)
-        });
+        report.step("fmt", || check(cargo(&["fmt", "--all", "--check"])?));
     }
     if wanted("clippy") {
-        tools::rust_component("clippy", "cargo-clippy")?;
         report.step("clippy, native", || {
             check(cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-Dwarnings"])?)
         });
@@ -106,7 +95,6 @@ fn cargo(arguments: &[&str]) -> Result<Command> {
 
 /// A cargo command over the crate as one of the two wasm builds sees it.
 fn wasm_cargo(variant: wasm::Variant, subcommand: &str) -> Result<Command> {
-    tools::wasm_target()?;
     let mut cargo =
         cargo(&[subcommand, "--locked", "--package", "vitrine", "--target", "wasm32-unknown-unknown"])?;
     cargo.args(variant.cargo_options());
@@ -116,7 +104,6 @@ fn wasm_cargo(variant: wasm::Variant, subcommand: &str) -> Result<Command> {
 
 /// The crate's tests in a dedicated worker of a real browser, through wasm-pack.
 fn wasm_tests(variant: wasm::Variant, browser: &str) -> Result<Command> {
-    tools::wasm_target()?;
     tools::install(&[tools::wasm_pack(), tools::wasm_bindgen()?, tools::geckodriver()])?;
     let mut wasm_pack = command::program("wasm-pack")?;
     wasm_pack.args(["test", "--headless", &format!("--{browser}"), "crate", "--locked"]);

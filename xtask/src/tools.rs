@@ -95,27 +95,6 @@ impl Tool {
     }
 }
 
-/// Makes sure that rustc can build for wasm32.
-pub(crate) fn wasm_target() -> Result<()> {
-    const TARGET: &str = "wasm32-unknown-unknown";
-    let library =
-        command::capture(command::program("rustc")?.args(["--print", "target-libdir", "--target", TARGET]))?;
-    if Path::new(library.trim()).is_dir() {
-        return Ok(());
-    }
-    command::run(command::program("rustup")?.args(["target", "add", TARGET])).context(
-        "the Rust standard library for wasm32-unknown-unknown is missing, and rustup could not add it",
-    )
-}
-
-/// Makes sure that a component of the toolchain, such as `clippy`, is there.
-pub(crate) fn rust_component(component: &str, program: &str) -> Result<()> {
-    if command::capture(command::program(program)?.arg("--version")).is_ok() {
-        return Ok(());
-    }
-    command::run(command::program("rustup")?.args(["component", "add", component]))
-}
-
 /// Makes sure that `folder/node_modules` is what the lock file there says: wasm-opt for the builds in `xtask`,
 /// TypeScript and the browsers' client in `tests`.
 pub(crate) fn node_packages(folder: &str) -> Result<()> {

@@ -1,6 +1,6 @@
 //! The two builds of the engine: `pkg/simd128` and `pkg/relaxed`, by wasm-pack and then wasm-opt.
 
-use crate::{command, project, tools};
+use crate::{command, needs, project, tools};
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::PathBuf;
@@ -76,7 +76,7 @@ pub(crate) fn build() -> Result<String> {
         eprintln!("pkg/ is up to date (build {id})");
         return Ok(id);
     }
-    tools::wasm_target()?;
+    needs::add_wasm_target()?;
     tools::install(&[tools::wasm_pack(), tools::wasm_bindgen()?])?;
     tools::node_packages("xtask")?;
     eprintln!("Building the engine (build {id}); the first time takes some minutes");
