@@ -28,6 +28,14 @@ pub(crate) fn wasm_bindgen() -> Result<Tool> {
     Ok(Tool { package: "wasm-bindgen-cli", program: "wasm-bindgen", version, any_version: false })
 }
 
+/// The version of wasm-opt (the npm package binaryen) that the builds use.
+pub(crate) fn wasm_opt_version() -> Result<String> {
+    let lock: serde_json::Value =
+        serde_json::from_str(&project::read(&project::path("xtask/package-lock.json"))?)?;
+    let version = lock["packages"]["node_modules/binaryen"]["version"].as_str();
+    version.map(str::to_owned).context("xtask/package-lock.json does not hold binaryen")
+}
+
 /// Drives Firefox.
 pub(crate) fn geckodriver() -> Tool {
     Tool { package: "geckodriver", program: "geckodriver", version: "0.37.1".into(), any_version: true }
@@ -51,6 +59,12 @@ pub(crate) fn install(tools: &[Tool]) -> Result<()> {
         tool.install(&build)?;
     }
     fs::remove_dir_all(&build).with_context(|| format!("removing {}", build.display()))
+}
+
+impl std::fmt::Display for Tool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.package, self.version)
+    }
 }
 
 impl Tool {

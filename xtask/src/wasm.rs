@@ -126,8 +126,8 @@ fn optimise(variant: Variant) -> Result<Command> {
     Ok(wasm_opt)
 }
 
-/// A hash of everything that shapes the wasm: sources, dependencies, flags, compiler. Equal inputs give an
-/// equal id on every machine, and nothing is rebuilt while it stays the same.
+/// A hash of everything that shapes the wasm: sources, dependencies, flags, compiler, and the tools after it. Equal
+/// inputs give an equal id on every machine, and nothing is rebuilt while it stays the same.
 fn build_id() -> Result<String> {
     let mut files =
         vec!["Cargo.toml", "Cargo.lock", "crate/Cargo.toml", ".cargo/config.toml", "xtask/src/wasm.rs"]
@@ -138,6 +138,10 @@ fn build_id() -> Result<String> {
     let compiler = command::capture(command::program("rustc")?.arg("--version"))?;
     let mut hash = Fnv::new();
     hash.update(compiler.as_bytes());
+    for tool in [tools::wasm_pack(), tools::wasm_bindgen()?] {
+        hash.update(tool.to_string().as_bytes());
+    }
+    hash.update(format!("wasm-opt {}", tools::wasm_opt_version()?).as_bytes());
     for file in files {
         let name = file.strip_prefix(project::path("")).unwrap_or(&file).to_string_lossy().replace('\\', "/");
         let content = fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
