@@ -64,8 +64,9 @@ fn dispatch(mut arguments: Vec<String>) -> Result<bool> {
         "site" => {
             let out = arguments.option("--out")?.map_or_else(site::default_folder, PathBuf::from);
             arguments.finish()?;
-            site::assemble(&out)?;
+            let sizes = site::assemble(&out)?;
             println!("The site is in {}", out.display());
+            sizes.iter().for_each(|size| println!("wasm, {size}"));
         }
         "test" => {
             let install = arguments.flag("--install") || std::env::var("CI").is_ok_and(|ci| ci == "true");

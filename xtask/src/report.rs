@@ -65,6 +65,7 @@ fn node_line(line: &str) -> Option<Tally> {
 #[derive(Default)]
 pub(crate) struct Report {
     steps: Vec<(String, Tally, Duration)>,
+    notes: Vec<String>,
 }
 
 impl Report {
@@ -85,7 +86,12 @@ impl Report {
         self.steps.push((name.to_owned(), tally, elapsed));
     }
 
-    /// Prints a line for each step and the sum as the last line; whether nothing failed.
+    /// A line for the summary.
+    pub(crate) fn note(&mut self, note: String) {
+        self.notes.push(note);
+    }
+
+    /// Prints a line for each step and note, and the sum as the last line; whether nothing failed.
     pub(crate) fn close(self) -> bool {
         println!("\n{:44} {:>9} {:>7} {:>7} {:>8}", "step", "time", "passed", "failed", "skipped");
         let (mut total, mut time) = (Tally::default(), Duration::ZERO);
@@ -101,6 +107,9 @@ impl Report {
             time += elapsed;
         }
         println!("{:44} {:>9}", "together", seconds(time));
+        for note in self.notes {
+            println!("{note}");
+        }
         println!("\n{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped);
         total.failed == 0
     }

@@ -10,9 +10,12 @@ pub(crate) fn default_folder() -> PathBuf {
     project::path("target/site")
 }
 
-/// Builds the engine where it is out of date and assembles the site in `out`, replacing an older site there.
-pub(crate) fn assemble(out: &Path) -> Result<()> {
+/// Builds the engine where it is out of date and assembles the site in `out`, replacing an older site there. The
+/// result is the size of each build's wasm.
+pub(crate) fn assemble(out: &Path) -> Result<Vec<wasm::Size>> {
     let id = wasm::build()?;
+    let sizes = wasm::Variant::ALL.into_iter().map(wasm::Size::of).collect::<Result<Vec<_>>>()?;
+    sizes.iter().try_for_each(wasm::Size::check)?;
     clear(out)?;
     let www = project::path("www");
     for file in project::files_below(&www)? {
@@ -32,7 +35,8 @@ pub(crate) fn assemble(out: &Path) -> Result<()> {
     }
     project::write(&out.join("LICENSES/third-party.txt"), &notices::text()?)?;
     let build = serde_json::json!({ "id": id, "version": env!("CARGO_PKG_VERSION") });
-    project::write(&out.join("build.json"), &format!("{build}\n"))
+    project::write(&out.join("build.json"), &format!("{build}\n"))?;
+    Ok(sizes)
 }
 
 /// Whether a file of `www/` is part of the site. How a model was made, and what the tests expect of it, stays behind.

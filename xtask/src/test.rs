@@ -67,7 +67,12 @@ pub(crate) fn run(install: bool, steps: &[String]) -> Result<bool> {
         }
     }
     if wanted("browser") {
-        report.step("the site builds", || site::assemble(&site::default_folder()).map(|()| Tally::one(true)));
+        let mut sizes = Vec::new();
+        report.step("the site builds", || {
+            sizes = site::assemble(&site::default_folder())?;
+            Ok(Tally::one(true))
+        });
+        sizes.iter().for_each(|size| report.note(format!("wasm, {size}")));
         report.step("the site in browsers", || {
             tools::install(&[tools::geckodriver()])?;
             count(browser_tests()?)
