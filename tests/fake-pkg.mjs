@@ -106,6 +106,7 @@ class Generation {
     if (written < 0) return { type: "prefill", done: written + 3, total: 2 };
     if (this.prompt === "trap") crash("panic");
     if (this.prompt === "stack") crash("stack");
+    if (this.prompt === "defect") throw new TypeError("x is not a function");
     if (this.prompt === "memory") throw failure("out-of-memory", "not enough memory");
     if (written === this.maxNewTokens) return { type: "end", reason: "length", text: "!" };
     return { type: "token", id: written, text: "x", logprob: -1 };

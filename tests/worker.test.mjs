@@ -157,6 +157,14 @@ test("a failure with a code leaves the worker as it was", async () => {
   assert.equal(thread(0).ended, false);
 });
 
+test("an exception that is no trap is a defect, and leaves the worker as it was", async () => {
+  const { engine, thread } = await loaded();
+  await assert.rejects(engine.generate("defect").result, { code: "internal", message: /x is not a function/ });
+  assert.equal((await engine.generate("a", { maxNewTokens: 3 }).result).text, "xxx!");
+  assert.equal(engine.model?.memory.cache, 0, "the failed generation was freed");
+  assert.equal(thread(0).ended, false);
+});
+
 for (const [prompt, message] of /** @type {const} */ ([
   ["trap", /panicked at fake-pkg\.mjs/],
   ["stack", /Maximum call stack size exceeded/],

@@ -1,8 +1,8 @@
 // The worker: answers requests by calling the wasm. The only importer of pkg/.
 //
 // Every call into the wasm is synchronous and short; between two steps the worker takes a turn of its event loop, and so
-// hears a `cancel`. An exception that carries no code is a trap: the wasm's memory can no longer be trusted, so the
-// request fails as `crashed`, which makes the engine end this worker.
+// hears a `cancel`. After a trap the wasm's memory can no longer be trusted, so the request fails as `crashed`, which
+// makes the engine end this worker. Any other exception without a code is a defect that the worker survives: `internal`.
 
 import { EngineError, isFailure, messageOf } from "./errors.js";
 import { gather } from "./fetching/gather.js";
@@ -87,16 +87,31 @@ function carryOut(request) {
  */
 function failureOf(error) {
   if (isFailure(error)) return { code: error.code, message: error.message };
-  let panic;
-  try {
-    panic = pkg?.lastPanic();
-  } catch {
-    // The trap left nothing that could be asked.
-  }
+  const said = messageOf(error);
+  if (!isCrash(error)) return { code: "internal", message: `a defect of the engine: ${said}` };
   // An allocation that fails ends in `unreachable` without a panic.
-  const trap = messageOf(error);
-  const hint = /unreachable/i.test(trap) ? "; most often, memory has run out" : "";
-  return { code: "crashed", message: `the engine crashed: ${panic ?? trap + hint}` };
+  const hint = /unreachable/i.test(said) ? "; most often, memory has run out" : "";
+  return { code: "crashed", message: `the engine crashed: ${panicText() ?? said + hint}` };
+}
+
+/**
+ * Whether the wasm trapped. A stack that overflows is an exception of JavaScript's, whichever side ran out of it, and of
+ * another class in Firefox.
+ *
+ * @param {unknown} error
+ */
+function isCrash(error) {
+  if (error instanceof WebAssembly.RuntimeError || panicText() !== undefined) return true;
+  return error instanceof Error && /^(Maximum call stack|too much recursion)/.test(error.message);
+}
+
+/** What the wasm's panic said, if it panicked and can still be asked. */
+function panicText() {
+  try {
+    return pkg?.lastPanic();
+  } catch {
+    return undefined;
+  }
 }
 
 /**
@@ -269,7 +284,7 @@ async function score({ id, text }) {
 
 /**
  * Calls `step` until it returns something, one turn of the event loop before each call, then frees the stepper; not after
- * a trap, when nothing of the wasm may be touched any more.
+ * a crash, when nothing of the wasm may be touched any more.
  *
  * @template T
  * @param {{ free: () => void }} stepper
@@ -286,7 +301,7 @@ async function stepping(stepper, step) {
     stepper.free();
     return end;
   } catch (error) {
-    if (isFailure(error)) stepper.free();
+    if (isFailure(error) || !isCrash(error)) stepper.free();
     throw error;
   }
 }
