@@ -186,8 +186,20 @@ describe("load", () => {
 
   test("sources that are none are bad requests", async () => {
     const { engine } = await start();
-    const sources = [{}, { hub: "a/b", url: "https://x/" }, { files: [] }, { hub: "../../etc" }, { builtin: "../x" }, { url: "file:///x" }];
+    const sources = [
+      ...[null, {}, { hub: "a/b", url: "https://x/" }],
+      ...[{ files: [] }, { files: null }, { files: 3 }, { files: [null] }, { files: [{ name: "a" }] }, { files: ["a"] }],
+      ...[{ hub: "../../etc" }, { hub: "gpt2" }, { hub: "a/b/c" }, { hub: "a/.." }, { hub: "a/b?c" }, { hub: "a/b\n" }, { hub: 3 }, { hub: null }],
+      ...["", "..", "a/../b", "a b", "/a", 3, null].map((revision) => ({ hub: "a/b", revision })),
+      ...[{ builtin: "../x" }, { builtin: 3 }, { builtin: null }],
+      ...[{ url: "file:///x" }, { url: "http://" }, { url: null }],
+    ];
     for (const source of sources) await rejects(engine.load(/** @type {any} */ (source)), "bad-request");
+    for (const precision of ["", "F 32", 32, null]) {
+      const options = /** @type {any} */ ({ precision });
+      await rejects(engine.load({ builtin: "storyteller" }, options), "bad-request", /is not a precision/);
+    }
+    await engine.load({ hub: "some-one/a.model_1", revision: "refs/pr/1" });
     await engine.load({ builtin: "storyteller" });
   });
 

@@ -4,7 +4,7 @@
 
 import { chooseBuild, detectCapabilities, FLOOR } from "./capabilities.js";
 import { Connection } from "./engine/connection.js";
-import { nameOf, wireSampling, wireSource, wireText } from "./engine/requests.js";
+import { nameOf, wirePrecision, wireSampling, wireSource, wireText } from "./engine/requests.js";
 import { Run } from "./engine/run.js";
 import { EngineError, messageOf } from "./errors.js";
 import { sweepDownloads } from "./fetching/storage.js";
@@ -109,6 +109,7 @@ export class Engine {
     this.#refuseIfBusy();
     throwIfAborted(signal, "the load");
     const wire = wireSource(source);
+    const wanted = wirePrecision(precision);
     const candidate = this.#takeSpare() ?? this.#connect();
     this.#candidate = candidate;
     const abort = () => candidate.end(cancelled("the load"));
@@ -120,7 +121,7 @@ export class Engine {
     };
     try {
       this.#build = await candidate.ready;
-      await candidate.request({ type: "open", source: wire, precision, hub: this.#hub }, onNews);
+      await candidate.request({ type: "open", source: wire, precision: wanted, hub: this.#hub }, onNews);
       await this.#retire(candidate);
       const model = { name: nameOf(wire), ...(await candidate.request({ type: "load" }, onNews)) };
       if (candidate.ended) throw candidate.ended;

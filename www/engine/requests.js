@@ -2,7 +2,7 @@
 
 import { EngineError } from "../errors.js";
 
-/** @import { Sampling, Source, WireSource } from "../protocol.js" */
+/** @import { NamedBlob, Sampling, Source, WireSource } from "../protocol.js" */
 
 const isNumber = (/** @type {unknown} */ value) => typeof value === "number";
 
@@ -29,6 +29,22 @@ const KINDS = ["builtin", "files", "hub", "url"];
 /** @param {string} message */
 const bad = (message) => new EngineError("bad-request", message);
 
+/** A repository's owner and name, as they stand in URLs. */
+const REPOSITORY = /^[\w-][\w.-]*\/[\w-][\w.-]*$/;
+
+/** A branch, a tag or a commit. It may hold slashes (refs/pr/1), and never "..", which a URL would resolve. */
+const REVISION = /^(?!.*\.\.)[\w-][\w./+@-]*$/;
+
+/**
+ * How a value that was refused is quoted.
+ *
+ * @param {unknown} value
+ */
+function shown(value) {
+  if (typeof value === "string") return JSON.stringify(value);
+  return value === null ? "null" : `a value of type ${typeof value}`;
+}
+
 /**
  * @param {Source} source
  * @returns {WireSource}
@@ -40,38 +56,75 @@ export function wireSource(source) {
     throw bad(`a source has exactly one of ${KINDS.join(", ")}; this one has ${kinds.join(", ") || "none"}`);
   }
   if ("builtin" in source && source.builtin !== undefined) {
-    if (!/^[a-z0-9][a-z0-9-]*$/.test(source.builtin)) throw bad(`"${source.builtin}" is not the name of a built-in model`);
-    return { kind: "builtin", name: source.builtin };
-  }
-  if ("files" in source && source.files !== undefined) {
-    const files = Array.from(source.files, (file) =>
-      file instanceof Blob ? { name: file.webkitRelativePath || file.name, blob: file } : file,
-    );
-    if (files.length === 0) throw bad("no files were given");
-    for (const { name, blob } of files) {
-      if (typeof name !== "string" || !(blob instanceof Blob)) throw bad("every file is a File or { name, blob }");
+    const name = source.builtin;
+    if (typeof name !== "string" || !/^[a-z0-9][a-z0-9-]*$/.test(name)) {
+      throw bad(`${shown(name)} is not the name of a built-in model`);
     }
-    return { kind: "files", files: files.map(({ name, blob }) => ({ name, blob })) };
+    return { kind: "builtin", name };
   }
+  if ("files" in source && source.files !== undefined) return { kind: "files", files: wireFiles(source.files) };
   if ("hub" in source && source.hub !== undefined) {
     const { hub: repository, revision = "main" } = source;
-    if (!/^[\w.-]+(\/[\w.-]+)?$/.test(repository) || /(^|\/)\.\.?($|\/)/.test(repository)) {
-      throw bad(`"${repository}" is not the name of a repository; one looks like openai-community/gpt2`);
+    if (typeof repository !== "string" || !REPOSITORY.test(repository)) {
+      throw bad(`${shown(repository)} is not a repository's owner and name; one looks like openai-community/gpt2`);
+    }
+    if (typeof revision !== "string" || !REVISION.test(revision)) {
+      throw bad(`${shown(revision)} is not a revision; one is a branch, a tag or a commit, such as main`);
     }
     return { kind: "hub", repository, revision };
   }
   const { url } = /** @type {{ url: string | URL }} */ (source);
+  return { kind: "url", url: wireFolder(url) };
+}
+
+/**
+ * @param {FileList | readonly (File | NamedBlob)[]} given
+ * @returns {NamedBlob[]}
+ */
+function wireFiles(given) {
+  if (typeof given !== "object" || given === null) throw bad(`files: expected a list of files, found ${shown(given)}`);
+  const files = Array.from(given, (file) => {
+    const named = file instanceof Blob ? { name: file.webkitRelativePath || file.name, blob: file } : file;
+    if (typeof named?.name !== "string" || !(named.blob instanceof Blob)) {
+      throw bad("every file is a File or { name, blob }");
+    }
+    return { name: named.name, blob: named.blob };
+  });
+  if (files.length === 0) throw bad("no files were given");
+  return files;
+}
+
+/**
+ * @param {string | URL} url
+ * @returns {string} with a slash at its end
+ */
+function wireFolder(url) {
+  // Anything else would be taken for the name of a folder beside the page.
+  if (typeof url !== "string" && !(url instanceof URL)) throw bad(`${shown(url)} is not a URL`);
   let absolute;
   try {
     absolute = new URL(url, globalThis.location?.href);
   } catch {
-    throw bad(`"${url}" is not a URL`);
+    throw bad(`${shown(url)} is not a URL`);
   }
   if (!/^https?:$/.test(absolute.protocol)) throw bad(`${absolute.href} is not an http or https URL`);
   absolute.search = "";
   absolute.hash = "";
   if (!absolute.pathname.endsWith("/")) absolute.pathname += "/";
-  return { kind: "url", url: absolute.href };
+  return absolute.href;
+}
+
+/**
+ * Which precisions there are is for the wasm to say.
+ *
+ * @param {unknown} precision
+ * @returns {string}
+ */
+export function wirePrecision(precision) {
+  if (typeof precision !== "string" || !/^[a-z0-9_]+$/.test(precision)) {
+    throw bad(`${shown(precision)} is not a precision; one looks like f32`);
+  }
+  return precision;
 }
 
 /**
@@ -115,6 +168,6 @@ export function wireSampling({ signal, onProgress, ...options }) {
  * @returns {string}
  */
 export function wireText(text) {
-  if (typeof text !== "string") throw bad(`expected a text, found ${text === null ? "null" : typeof text}`);
+  if (typeof text !== "string") throw bad(`expected a text, found ${shown(text)}`);
   return text;
 }
