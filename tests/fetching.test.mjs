@@ -204,6 +204,20 @@ describe("the hub", () => {
     });
   });
 
+  test("a list may hold entries that make no sense", async () => {
+    const odd = [null, 3, "config.json", [], {}, { type: "file" }, { type: "file", path: 3 }, { type: "directory", path: "onnx" }];
+    const sizes = { "config.json": "2", "tokenizer.json": -2, "model.safetensors": null };
+    const files = Object.entries(sizes).map(([path, size]) => ({ type: "file", path, size, lfs: null }));
+    await serving((request, response) => {
+      const list = request.url?.startsWith("/api/");
+      response.writeHead(200, list ? { Link: '<http://[>; rel="next"' } : {}).end(list ? JSON.stringify([...odd, ...files]) : "{}");
+    }, async (url) => {
+      const source = /** @type {const} */ ({ kind: "hub", repository: "a/b", revision: "main" });
+      const { files: got } = await gathered(source, { hub: url.slice(0, -1) });
+      assert.deepEqual(got.map(({ name }) => name), Object.keys(sizes));
+    });
+  });
+
   test("a list does not lead to another host", async () => {
     await serving((_, response) => {
       response.writeHead(200, { Link: '<http://localhost:1/next>; rel="next"' }).end('[{"type":"file","path":"config.json","size":2}]');

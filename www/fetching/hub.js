@@ -6,7 +6,7 @@ import { ask } from "./download.js";
 /** A repository of a sane size is listed in a few pages; more than this is refused. */
 const MOST_PAGES = 50;
 
-/** @typedef {{ path: string, size: number }} RemoteFile */
+/** @typedef {{ path: string, size: number | null }} RemoteFile `size` in bytes; null if the listing does not say it */
 
 /** @param {string} path */
 const encodePath = (path) => path.split("/").map(encodeURIComponent).join("/");
@@ -28,14 +28,22 @@ export async function listRepository(hub, repository, revision) {
     if (!Array.isArray(entries)) {
       throw new EngineError("http-error", `${repository}: ${new URL(url).host} did not answer with a list of files`);
     }
-    for (const { type, path, size, lfs } of entries) {
-      if (type === "file" && typeof path === "string") files.push({ path, size: lfs?.size ?? size });
-    }
+    files.push(...entries.map(fileOf).filter((file) => file !== null));
     const next = nextPage(response, url);
     if (next === null) return files;
     url = next;
   }
   throw new EngineError("http-error", `${repository}: its list of files does not end`);
+}
+
+/**
+ * @param {any} entry of the listing: a file, a folder, or whatever else a hub may answer
+ * @returns {RemoteFile | null}
+ */
+function fileOf(entry) {
+  if (entry?.type !== "file" || typeof entry.path !== "string") return null;
+  const size = entry.lfs?.size ?? entry.size;
+  return { path: entry.path, size: Number.isSafeInteger(size) && size >= 0 ? size : null };
 }
 
 /**
@@ -57,6 +65,10 @@ export function fileUrl(hub, repository, revision, path) {
 function nextPage(response, url) {
   const target = /<([^>]*)>\s*;[^,]*rel="?next"?/.exec(response.headers.get("Link") ?? "")?.[1];
   if (target === undefined) return null;
-  const next = new URL(target, url);
-  return next.origin === new URL(url).origin ? next.href : null;
+  try {
+    const next = new URL(target, url);
+    return next.origin === new URL(url).origin ? next.href : null;
+  } catch {
+    return null; // not a URL
+  }
 }
