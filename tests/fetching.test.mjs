@@ -9,7 +9,7 @@ import { Downloads, sweepDownloads } from "../www/fetching/storage.js";
 import { readParameters } from "../www/page/parameters.js";
 import { imitateHub } from "./browser/hub.mjs";
 import { close, listen } from "./browser/site.mjs";
-import { fakePlatform } from "./opfs.mjs";
+import { fakePlatform, REFUSALS } from "./opfs.mjs";
 
 /** @import { RequestListener } from "node:http" */
 /** @import { NamedBlob, WireSource } from "../www/protocol.js" */
@@ -345,6 +345,22 @@ describe("storage", () => {
       assert.ok([...folders.values()].every((files) => files.size === 0));
       await downloads.release();
       assert.equal(folders.size, 0);
+    }
+  });
+
+  test("a browser that refuses the file system or its locks keeps a large file in memory, and leaves nothing behind", async () => {
+    for (const refuses of REFUSALS) {
+      const { folders, held, platform } = fakePlatform({ refuses });
+      const downloads = new Downloads(platform);
+      await sweepDownloads(platform, 10);
+      await serving(large(), async (url) => {
+        const { files } = await gathered({ kind: "url", url }, { downloads });
+        assert.equal(files.at(-1)?.blob.size, LARGE, refuses);
+      });
+      await downloads.release();
+      await new Promise((resolve) => setTimeout(resolve, 1));
+      assert.equal(held.size, 0, refuses);
+      assert.ok([...folders.values()].every((files) => files.size === 0), refuses);
     }
   });
 

@@ -4,6 +4,9 @@ import assert from "node:assert/strict";
 
 /** @import { Platform } from "../www/fetching/storage.js" */
 
+/** Calls that a browser may refuse. */
+export const REFUSALS = /** @type {const} */ (["storage", "locks", "getDirectory", "keys", "request", "folder", "estimate", "file"]);
+
 /**
  * @typedef {object} FakePlatform
  * @property {Map<string, Map<string, Blob[]>>} folders of downloads: files' parts by folder and name
@@ -16,9 +19,14 @@ import assert from "node:assert/strict";
  * @param {number} [limits.quota] as the estimate says
  * @param {number} [limits.room] bytes until a write fails
  * @param {number} [limits.inUse] removals that fail, because a file is still open
+ * @param {typeof REFUSALS[number]} [limits.refuses] the call that is refused: the reading of a property, or what it does
  * @returns {FakePlatform}
  */
-export function fakePlatform({ quota = 1e12, room = Infinity, inUse = 0 } = {}) {
+export function fakePlatform({ quota = 1e12, room = Infinity, inUse = 0, refuses } = {}) {
+  const refuse = (/** @type {string} */ call) => {
+    if (call === refuses) throw new DOMException("the browser does not allow it", "SecurityError");
+  };
+
   /** @type {FakePlatform["folders"]} */
   const folders = new Map();
   /** @type {Set<string>} */
@@ -47,7 +55,10 @@ export function fakePlatform({ quota = 1e12, room = Infinity, inUse = 0 } = {}) 
       const parts = [];
       files.set(name, parts);
       return {
-        createSyncAccessHandle: async () => access(parts),
+        async createSyncAccessHandle() {
+          refuse("file");
+          return access(parts);
+        },
         getFile: async () => new Blob(parts),
       };
     },
@@ -56,6 +67,7 @@ export function fakePlatform({ quota = 1e12, room = Infinity, inUse = 0 } = {}) 
 
   const root = {
     async getDirectoryHandle(/** @type {string} */ name) {
+      refuse("folder");
       const files = folders.get(name) ?? new Map();
       folders.set(name, files);
       return folderHandle(files);
@@ -65,6 +77,7 @@ export function fakePlatform({ quota = 1e12, room = Infinity, inUse = 0 } = {}) 
       folders.delete(name);
     },
     async *keys() {
+      refuse("keys");
       yield* [...folders.keys()];
     },
   };
@@ -75,6 +88,7 @@ export function fakePlatform({ quota = 1e12, room = Infinity, inUse = 0 } = {}) 
      * @param {...any} rest options, if any, and what to do under the lock
      */
     async request(name, ...rest) {
+      refuse("request");
       const { signal } = rest.length > 1 ? rest[0] : {};
       while (held.has(name)) {
         signal?.throwIfAborted();
@@ -90,8 +104,24 @@ export function fakePlatform({ quota = 1e12, room = Infinity, inUse = 0 } = {}) 
   };
 
   const storage = {
-    getDirectory: async () => ({ getDirectoryHandle: async () => root }),
-    estimate: async () => ({ quota, usage: 0 }),
+    async getDirectory() {
+      refuse("getDirectory");
+      return { getDirectoryHandle: async () => root };
+    },
+    async estimate() {
+      refuse("estimate");
+      return { quota, usage: 0 };
+    },
   };
-  return { folders, held, platform: /** @type {Platform} */ (/** @type {unknown} */ ({ storage, locks })) };
+  const platform = {
+    get storage() {
+      refuse("storage");
+      return storage;
+    },
+    get locks() {
+      refuse("locks");
+      return locks;
+    },
+  };
+  return { folders, held, platform: /** @type {Platform} */ (/** @type {unknown} */ (platform)) };
 }

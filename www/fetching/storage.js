@@ -2,6 +2,9 @@
 //
 // Every load has a folder of its own, under a lock that lasts as long as its worker. A folder without a lock was left
 // behind by a worker that was ended, or by a closed tab, and is swept away.
+//
+// A browser may refuse the file system or the locks (a private window, blocked site data). Large files then rest in Blobs
+// too: whatever memory and temporary files the browser grants them is the limit, and nothing can be left behind.
 
 import { EngineError, messageOf } from "../errors.js";
 
@@ -65,7 +68,7 @@ export class Downloads {
     const folder = await this.#folder;
     if (!folder) return memorySink();
     await this.#refuseIfFull(file, size);
-    return fileSink(folder, file);
+    return (await fileSink(folder, file)) ?? memorySink();
   }
 
   /** Gives the space back. Blobs of large files cannot be read afterwards. */
@@ -79,23 +82,31 @@ export class Downloads {
     this.#unlock();
   }
 
-  /** Null where there is no such file system: a private window, an insecure origin, Chrome before 102. */
+  /** Null where there is no such file system, or none to be had: a private window, an insecure origin, Chrome before 102. */
   async #openFolder() {
     const handles = globalThis.FileSystemFileHandle?.prototype;
     if (handles && !("createSyncAccessHandle" in handles)) return null;
     const root = await openRoot(this.#platform);
     if (!root) return null;
-    this.#name = crypto.randomUUID();
-    await new Promise((locked, failed) => {
+    try {
+      this.#name = crypto.randomUUID();
+      await this.#lock();
+      return await root.getDirectoryHandle(this.#name, { create: true });
+    } catch {
+      this.#unlock(); // a folder without a lock would be swept away while it is in use
+      return null;
+    }
+  }
+
+  #lock() {
+    return new Promise((locked, failed) => {
       const held = new Promise((unlock) => (this.#unlock = () => unlock(undefined)));
-      this.#platform.locks
-        ?.request(lockOf(this.#name), () => {
-          locked(undefined);
-          return held;
-        })
-        .catch(failed);
+      const whileLocked = () => {
+        locked(undefined);
+        return held;
+      };
+      this.#platform.locks?.request(lockOf(this.#name), whileLocked).catch(failed);
     });
-    return root.getDirectoryHandle(this.#name, { create: true }).catch(() => null);
   }
 
   /**
@@ -103,6 +114,7 @@ export class Downloads {
    * @param {number | null} size
    */
   async #refuseIfFull(file, size) {
+    // Where nobody says how much there is, the disk says it when it is full.
     const { quota, usage } = (await this.#platform.storage?.estimate().catch(() => null)) ?? {};
     if (size === null || quota === undefined || usage === undefined || size <= quota - usage) return;
     const free = Math.max(0, quota - usage);
@@ -111,7 +123,7 @@ export class Downloads {
 }
 
 /**
- * Removes what ended loads left behind.
+ * Removes what ended loads left behind. Never rejects: what cannot be removed now is left to the next sweep.
  *
  * @param {Platform} [platform]
  * @param {number} [patienceMs] how long to wait for a worker that is just being ended
@@ -119,8 +131,13 @@ export class Downloads {
 export async function sweepDownloads(platform = thisPlatform(), patienceMs = 5000) {
   const root = await openRoot(platform);
   if (!root) return;
+  /** @type {string[]} */
   const names = [];
-  for await (const name of root.keys()) names.push(name);
+  try {
+    for await (const name of root.keys()) names.push(name);
+  } catch {
+    return;
+  }
   const patience = new AbortController();
   const timer = setTimeout(() => patience.abort(), patienceMs);
   const giveUp = patience.signal;
@@ -152,9 +169,10 @@ async function remove(root, name, giveUp) {
 const lockOf = (name) => `${ROOT}/${name}`;
 
 /** @param {Platform} platform */
-async function openRoot({ storage, locks }) {
-  if (!locks || !storage?.getDirectory) return null;
+async function openRoot(platform) {
   try {
+    const { storage, locks } = platform;
+    if (!locks || !storage?.getDirectory) return null;
     return await (await storage.getDirectory()).getDirectoryHandle(ROOT, { create: true });
   } catch {
     return null; // private windows of some browsers refuse
@@ -192,44 +210,48 @@ function memorySink() {
 /**
  * @param {FileSystemDirectoryHandle} folder
  * @param {string} file
- * @returns {Promise<Sink>}
+ * @returns {Promise<Sink | null>} null where the browser opens no file, for another reason than that the disk is full
  */
 async function fileSink(folder, file) {
   const name = file.replaceAll("/", "_");
   let offset = 0;
   const refused = (/** @type {unknown} */ error) =>
     diskFull(`${file} could not be stored after ${megabytes(offset)}: ${messageOf(error)}`, error);
+  let handle;
+  /** @type {SyncAccessHandle} */
+  let access;
   try {
-    const handle = /** @type {WorkerFileHandle} */ (await folder.getFileHandle(name, { create: true }));
-    const access = await handle.createSyncAccessHandle();
-    return {
-      write(bytes) {
-        try {
-          const written = access.write(bytes, { at: offset });
-          offset += written;
-          if (written < bytes.length) throw new Error("the disk took only a part of it");
-        } catch (error) {
-          throw refused(error);
-        }
-      },
-      async finish() {
-        try {
-          // Promises before Chrome 108.
-          await access.flush();
-          await access.close();
-          return await handle.getFile();
-        } catch (error) {
-          throw refused(error);
-        }
-      },
-      async discard() {
-        access.close();
-        await folder.removeEntry(name).catch(() => {}); // swept later
-      },
-    };
+    handle = /** @type {WorkerFileHandle} */ (await folder.getFileHandle(name, { create: true }));
+    access = await handle.createSyncAccessHandle();
   } catch (error) {
-    throw refused(error);
+    if (error instanceof DOMException && error.name === "QuotaExceededError") throw refused(error);
+    return null;
   }
+  return {
+    write(bytes) {
+      try {
+        const written = access.write(bytes, { at: offset });
+        offset += written;
+        if (written < bytes.length) throw new Error("the disk took only a part of it");
+      } catch (error) {
+        throw refused(error);
+      }
+    },
+    async finish() {
+      try {
+        // Promises before Chrome 108.
+        await access.flush();
+        await access.close();
+        return await handle.getFile();
+      } catch (error) {
+        throw refused(error);
+      }
+    },
+    async discard() {
+      access.close();
+      await folder.removeEntry(name).catch(() => {}); // swept later
+    },
+  };
 }
 
 /**
