@@ -4,6 +4,7 @@ import { Engine, isFailure } from "./engine.js";
 import { acceptDrops } from "./page/drop.js";
 import { element } from "./page/elements.js";
 import { Meters, showModel } from "./page/figures.js";
+import { Latest } from "./page/latest.js";
 import { Output } from "./page/output.js";
 import { readParameters } from "./page/parameters.js";
 import { FILES, Picker } from "./page/picker.js";
@@ -26,17 +27,18 @@ const picker = new Picker((choice) => void load(choice));
 let engine;
 /** What is loaded. @type {Choice | null} */
 let exhibit = null;
-/** What the visitor chose last. @type {Choice | null} */
+/** What is being loaded. @type {Choice | null} */
 let wanted = null;
-/** The load under way. @type {{ abort: () => void, settled: Promise<void> } | null} */
-let loading = null;
+const loads = new Latest();
 /** @type {Run | null} */
 let run = null;
+/** Settles when the page is done with the last run. @type {Promise<void>} */
+let written = Promise.resolve();
 
 /** Brings the controls in line with the engine. */
 function refresh() {
   if (engine.model === null) exhibit = null;
-  picker.show(loading ? wanted : exhibit);
+  picker.show(wanted ?? exhibit);
   showModel(engine.model, engine.build);
   const focused = document.activeElement;
   stopButton.disabled = run === null;
@@ -53,16 +55,9 @@ function refresh() {
  */
 async function load(choice) {
   wanted = choice;
-  loading?.abort();
-  void run?.cancel().catch(() => {});
-  await Promise.allSettled([loading?.settled, run?.result]);
-  if (wanted !== choice) return;
-  const controller = new AbortController();
-  const settled = loadNow(choice, controller.signal);
-  loading = { abort: () => controller.abort(), settled };
-  refresh();
-  await settled;
-  loading = null;
+  const isLast = await loads.run((signal) => loadNow(choice, signal));
+  if (!isLast) return;
+  wanted = null;
   showProgress(null);
   refresh();
 }
@@ -72,8 +67,11 @@ async function load(choice) {
  * @param {AbortSignal} signal
  */
 async function loadNow(choice, signal) {
+  stop();
+  await written;
   say(`Loading ${choice.name}…`);
   showProgress({ stage: "download", done: 0, total: 0 });
+  refresh();
   try {
     await engine.load(choice.source, {
       precision: /** @type {"f32"} */ (element("precision", HTMLSelectElement).value),
@@ -84,14 +82,19 @@ async function loadNow(choice, signal) {
     say(`${choice.name} is ready.`);
   } catch (error) {
     picker.refuse(choice);
+    if (wanted !== choice) return; // what takes its place speaks for itself
     const stays = engine.model && exhibit ? `${exhibit.name} is still loaded.` : "";
     if (isFailure(error) && error.code === "cancelled") say(`Loading was cancelled. ${stays}`);
     else sayFailure(error, stays);
   }
 }
 
+/** Asks the run to stop, if there is one. */
+function stop() {
+  void run?.cancel().catch(() => {}); // whoever awaits its result hears of it
+}
+
 async function generate() {
-  if (generateButton.disabled) return;
   let sampling;
   try {
     sampling = readSampling();
@@ -158,16 +161,16 @@ function openFiles(files) {
 function listen() {
   compose.addEventListener("submit", (event) => {
     event.preventDefault();
-    void generate();
+    if (!generateButton.disabled) written = generate();
   });
   prompt.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) compose.requestSubmit(generateButton);
   });
-  stopButton.addEventListener("click", () => void run?.cancel().catch(() => {}));
+  stopButton.addEventListener("click", stop);
   addEventListener("keydown", (event) => {
-    if (event.key === "Escape") void run?.cancel().catch(() => {});
+    if (event.key === "Escape") stop();
   });
-  element("cancel-loading", HTMLButtonElement).addEventListener("click", () => loading?.abort());
+  element("cancel-loading", HTMLButtonElement).addEventListener("click", () => loads.abort());
   for (const id of ["open-files", "open-folder"]) {
     const input = element(id, HTMLInputElement);
     input.addEventListener("change", () => {

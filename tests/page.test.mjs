@@ -1,0 +1,59 @@
+// What of the page needs no DOM.
+
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import { Latest } from "../www/page/latest.js";
+import { settle } from "./loopback.mjs";
+
+describe("of loads asked for one after another", () => {
+  /** Tasks that end a while after they are aborted, and never two at a time. */
+  function tasks() {
+    /** @type {string[]} */
+    const log = [];
+    let alive = 0;
+    const task = (/** @type {string} */ name) => async (/** @type {AbortSignal} */ signal) => {
+      assert.equal(++alive, 1, `${name} begins beside another`);
+      log.push(`${name} begins`);
+      await new Promise((resolve) => signal.addEventListener("abort", resolve));
+      await settle();
+      log.push(`${name} is aborted`);
+      alive--;
+    };
+    return { log, task };
+  }
+
+  test("the last one is done, though the same one was asked for before", async () => {
+    const latest = new Latest();
+    const { log, task } = tasks();
+    const [a, b] = [task("a"), task("b")];
+    const calls = [a, b, a, b].map((task) => latest.run(task));
+    await settle();
+    assert.deepEqual(log, ["b begins"]);
+    const next = latest.run(a);
+    await settle();
+    await settle();
+    assert.deepEqual(log, ["b begins", "b is aborted", "a begins"]);
+    latest.abort();
+    assert.deepEqual(await Promise.all([...calls, next]), [false, false, false, false, true]);
+  });
+
+  test("one that was asked for while another ends takes its place", async () => {
+    const latest = new Latest();
+    const { log, task } = tasks();
+    const [a, b] = [task("a"), task("b")];
+    void latest.run(a);
+    await settle();
+    const calls = [b, a, b].map((task) => latest.run(task));
+    await settle();
+    await settle();
+    assert.deepEqual(log, ["a begins", "a is aborted", "b begins"]);
+    latest.abort();
+    assert.deepEqual(await Promise.all(calls), [false, false, true]);
+  });
+
+  test("one that fails does not keep the next from its turn", async () => {
+    const latest = new Latest();
+    await assert.rejects(latest.run(async () => Promise.reject(new Error("no"))), /no/);
+    assert.equal(await latest.run(async () => {}), true);
+  });
+});
