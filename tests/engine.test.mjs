@@ -5,6 +5,7 @@ import { readFile } from "node:fs/promises";
 import { afterEach, describe, test } from "node:test";
 import { chooseBuild } from "../www/capabilities.js";
 import { Engine } from "../www/engine.js";
+import { PROTOCOL } from "../www/engine/connection.js";
 import { BUILD, done, failed, FakeWorker, finish, loaded, loadsAs, MODEL, rejects, settle, start, token } from "./loopback.mjs";
 
 afterEach(() => FakeWorker.terminateAll());
@@ -13,7 +14,7 @@ describe("start", () => {
   test("greets the worker with the protocol and the build", async () => {
     const { engine, worker } = await start();
     const { protocol, build } = await worker(0).request("start");
-    assert.equal(protocol, 1);
+    assert.equal(protocol, PROTOCOL);
     assert.equal(build, "simd128");
     assert.deepEqual(engine.build, BUILD);
     assert.equal(engine.model, null);

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { afterEach, describe, test } from "node:test";
-import { done, failed, FakeWorker, finish, loaded, MODEL, rejects, settle, start, token } from "./loopback.mjs";
+import { done, failed, FakeWorker, finish, GROWN, infoOf, loaded, rejects, settle, start, token } from "./loopback.mjs";
 
 afterEach(() => FakeWorker.terminateAll());
 
@@ -16,8 +16,7 @@ describe("generate", () => {
     worker(0).post({ type: "started", id, seed: 7, promptTokens: 1 });
     worker(0).post({ type: "tokens", id, tokens: [token(1), token(2)] });
     worker(0).post({ type: "tokens", id, tokens: [token(3)] });
-    const memory = { ...MODEL.memory, cache: 512 };
-    finish(worker(0), id, { text: "!", memory });
+    finish(worker(0), id, { text: "!", model: infoOf(GROWN) });
     const tokens = [];
     for await (const one of run) tokens.push(one);
     assert.deepEqual(tokens, [token(1), token(2), token(3)]);
@@ -28,7 +27,7 @@ describe("generate", () => {
     assert.equal(result.seed, 7);
     assert.ok(result.timeToFirstTokenMs >= 0);
     assert.deepEqual(await run.started, { seed: 7, promptTokens: 1 });
-    assert.equal(engine.model?.memory.cache, 512);
+    assert.deepEqual(engine.model, GROWN);
   });
 
   test("tells of the prefill", async () => {
@@ -157,9 +156,9 @@ describe("generate", () => {
 describe("score", () => {
   test("a score is the worker's, and an abort rejects it", async () => {
     const score = { tokens: [{ id: 1, text: "a", logprob: null }], perplexity: 3, bitsPerByte: 1 };
-    const scripts = { score: done(score) };
-    const { engine } = await loaded(scripts);
+    const { engine } = await loaded({ score: done({ score, model: infoOf(GROWN) }) });
     assert.deepEqual(await engine.score("a"), score);
+    assert.deepEqual(engine.model, GROWN);
 
     const { engine: slow, worker } = await loaded({ cancel: failed("cancelled", "the score was cancelled") });
     const abort = new AbortController();

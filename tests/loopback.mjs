@@ -18,8 +18,8 @@ export const MODEL = {
   context: 64,
   vocabulary: 100,
   precision: "f32",
-  bytes: 4000,
-  memory: { weights: 4000, cache: 0, scratch: 100, tokenizer: 200, wasm: 65536 },
+  bytes: 4300,
+  memory: { weights: 4000, cache: 0, scratch: 100, tokenizer: 200, total: 4300, wasm: 65536 },
   kernel: "simd128",
   build: "simd128",
   ignored: [],
@@ -107,9 +107,15 @@ export class FakeWorker extends EventTarget {
  *
  * @param {Model} model
  */
-export function loadsAs({ name: _, ...info }) {
-  return done(info);
+export function loadsAs(model) {
+  return done(infoOf(model));
 }
+
+/** @param {Model} model */
+export const infoOf = ({ name: _, ...info }) => info;
+
+/** How MODEL stands once its cache has grown. */
+export const GROWN = { ...MODEL, bytes: 4812, memory: { ...MODEL.memory, cache: 512, total: 4812 } };
 
 /**
  * @param {unknown} value
@@ -182,6 +188,6 @@ export function rejects(promise, code, message = /./) {
  * @param {object} [end]
  */
 export function finish(worker, id, end = {}) {
-  const value = { reason: "length", text: "", prefill: STILL, decode: STILL, memory: MODEL.memory, ...end };
+  const value = { reason: "length", text: "", prefill: STILL, decode: STILL, model: infoOf(MODEL), ...end };
   worker.post({ type: "done", id, value });
 }

@@ -8,6 +8,7 @@ import { after, afterEach, before, test } from "node:test";
 import { pathToFileURL } from "node:url";
 import { Worker } from "node:worker_threads";
 import { Engine } from "../www/engine.js";
+import { PROTOCOL } from "../www/engine/connection.js";
 import { REFUSED_BYTES, TRAPPING_BYTES } from "./fake-pkg.mjs";
 
 /** @import { Answer } from "../www/protocol.js" */
@@ -139,10 +140,18 @@ test("a cancel is heard between two steps, and keeps what was written and what w
   assert.equal(engine.model?.memory.cache, 0, "the generation was freed");
 });
 
+test("a score ends with its figures, and with the model as it then is", async () => {
+  const { engine } = await loaded();
+  const before = engine.model;
+  assert.deepEqual(await engine.score("a"), { tokens: [], perplexity: 2, bitsPerByte: 1 });
+  assert.deepEqual(engine.model, before);
+  assert.notEqual(engine.model, before, "the worker was asked");
+});
+
 test("a score is cancelled between two steps", async () => {
   const { engine } = await loaded();
   const abort = new AbortController();
-  const score = engine.score("a", { signal: abort.signal, onProgress: () => abort.abort() });
+  const score = engine.score("endless", { signal: abort.signal, onProgress: () => abort.abort() });
   await assert.rejects(score, { code: "cancelled" });
   assert.equal((await engine.tokenize("ab")).length, 2);
 });
@@ -194,7 +203,7 @@ test("a checkpoint that is refused, or that traps, leaves the old model", async 
 });
 
 test("the handshake refuses another protocol, another build, and a site without build.json", async () => {
-  const greeting = { type: "start", id: 1, protocol: 1, build: "simd128" };
+  const greeting = { type: "start", id: 1, protocol: PROTOCOL, build: "simd128" };
   assert.equal((await new Thread().answer({ ...greeting, id: 7 })).value.id, "fake");
   const { error } = await new Thread().answer({ ...greeting, .../** @type {object} */ ({ protocol: 0 }) });
   assert.equal(error.code, "build-mismatch");
@@ -213,7 +222,7 @@ test("the handshake refuses another protocol, another build, and a site without 
 
 test("what the worker does not know fails; a cancel of it is ignored; a second request is busy", async () => {
   const thread = new Thread();
-  await thread.answer({ .../** @type {object} */ ({ protocol: 1, build: "simd128" }), type: "start", id: 1 });
+  await thread.answer({ .../** @type {object} */ ({ protocol: PROTOCOL, build: "simd128" }), type: "start", id: 1 });
   assert.equal((await thread.answer({ type: "dream", id: 2 })).error.code, "bad-request");
   assert.equal((await thread.answer({ type: "load", id: 3 })).error.code, "bad-request");
   assert.equal((await thread.answer({ type: "tokenize", id: 4 })).error.code, "no-model");

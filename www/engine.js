@@ -10,8 +10,8 @@ import { EngineError, messageOf } from "./errors.js";
 import { sweepDownloads } from "./fetching/storage.js";
 
 /** @import { WorkerLike } from "./engine/connection.js" */
-/** @import { Build, BuildName, GenerateOptions, GenerationEnd, LoadOptions, Memory, Model, News } from "./protocol.js" */
-/** @import { Score, ScoreOptions, Source, TextToken } from "./protocol.js" */
+/** @import { Build, BuildName, GenerateOptions, GenerationEnd, LoadOptions, Model, ModelInfo, News } from "./protocol.js" */
+/** @import { Score, ScoreEnd, ScoreOptions, Source, TextToken } from "./protocol.js" */
 
 export { EngineError, isFailure } from "./errors.js";
 
@@ -167,7 +167,7 @@ export class Engine {
     }
     end.then(
       (value) => {
-        this.#remember(value.memory);
+        this.#refresh(value.model);
         run.finish(value);
       },
       (error) => run.fail(error),
@@ -184,12 +184,15 @@ export class Engine {
    */
   async score(text, { onProgress, signal } = {}) {
     throwIfAborted(signal, "the score");
-    return this.#request({ type: "score", text: wireText(text) }, {
+    /** @type {ScoreEnd} */
+    const { score, model } = await this.#request({ type: "score", text: wireText(text) }, {
       onNews(news) {
         if (news.type === "progress") onProgress?.({ stage: "score", done: news.done, total: news.total });
       },
       signal,
     });
+    this.#refresh(model);
+    return score;
   }
 
   /**
@@ -253,9 +256,9 @@ export class Engine {
     else old?.end(ended());
   }
 
-  /** @param {Memory} memory as it stands after a request */
-  #remember(memory) {
-    if (this.#model && memory) this.#model = { ...this.#model, memory };
+  /** @param {ModelInfo} info as it stands after a request */
+  #refresh(info) {
+    if (this.#model) this.#model = { name: this.#model.name, ...info };
   }
 
   #refuseIfBusy() {

@@ -123,10 +123,13 @@
  * @property {number} cache
  * @property {number} scratch
  * @property {number} tokenizer
+ * @property {number} total of the four above
  * @property {number} wasm the whole linear memory, which never shrinks
  */
 
 /**
+ * What is loaded, as it stands after the last load, generation or score.
+ *
  * @typedef {object} Model
  * @property {string} name the built-in model's, the repository's, or the folder's
  * @property {string} architecture
@@ -135,7 +138,7 @@
  * @property {number} context in tokens
  * @property {number} vocabulary
  * @property {string} precision
- * @property {number} bytes the sum of `memory` without `wasm`
+ * @property {number} bytes `memory.total`
  * @property {Memory} memory
  * @property {string} kernel
  * @property {string} build
@@ -201,15 +204,19 @@
 /** @typedef {{ type: "failed", id: number, error: Failure }} Failed */
 /** @typedef {News | Done | Failed} Answer */
 
+/** @typedef {Omit<Model, "name">} ModelInfo What the worker knows of the model, as it stands now; the value of a `load`'s `done`. */
+
 /**
- * The value of a `generate`'s `done`; `text` is what was still held back, and `memory` how the model's memory stands now.
+ * The value of a `generate`'s `done`; `text` is what was still held back.
  *
  * @typedef {object} GenerationEnd
  * @property {"stop" | "length" | "context" | "cancelled"} reason
  * @property {string} text
  * @property {Pace} prefill
  * @property {Pace} decode
- * @property {Memory} memory
+ * @property {ModelInfo} model
  */
+
+/** @typedef {{ score: Score, model: ModelInfo }} ScoreEnd The value of a `score`'s `done`. */
 
 export {};

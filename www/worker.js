@@ -8,13 +8,12 @@ import { EngineError, isFailure, messageOf } from "./errors.js";
 import { gather } from "./fetching/gather.js";
 import { Downloads, sweepDownloads } from "./fetching/storage.js";
 
-/** @import { Answer, Build, CrashRequest, GenerateRequest, GenerationEnd, Memory, OpenRequest } from "./protocol.js" */
-/** @import { Cancel, Failure, LoadRequest, Model, NamedBlob, Request, Score, ScoreRequest, StartRequest } from "./protocol.js" */
-/** @import { TextToken, Token, TokenizeRequest } from "./protocol.js" */
+/** @import { Answer, Build, CrashRequest, GenerateRequest, GenerationEnd, OpenRequest } from "./protocol.js" */
+/** @import { Cancel, Failure, LoadRequest, ModelInfo, Request, ScoreEnd, ScoreRequest, StartRequest, Token } from "./protocol.js" */
 /** @import { Candidate, Pkg, Session } from "./engine/surface.js" */
 
 /** Of the worker's side; see protocol.js. */
-const PROTOCOL = 1;
+const PROTOCOL = 2;
 
 /** Tokens are sent at most this often, the first one at once. */
 const BATCH_MS = 16;
@@ -177,7 +176,7 @@ async function open({ id, source, precision, hub }) {
 
 /**
  * @param {LoadRequest} request
- * @returns {Promise<Omit<Model, "name">>}
+ * @returns {Promise<ModelInfo>}
  */
 async function load({ id }) {
   if (!opened) throw new EngineError("bad-request", "nothing was opened");
@@ -224,7 +223,7 @@ async function generate({ id, prompt, options }) {
     text: end.text,
     prefill: pace(promptTokens - reusedTokens, (count > 0 ? firstAt : performance.now()) - startedAt),
     decode: pace(Math.max(0, count - 1), lastAt - firstAt),
-    memory: theSession().info().memory,
+    model: theSession().info(),
   };
 }
 
@@ -269,7 +268,7 @@ function pace(tokens, ms) {
 
 /**
  * @param {ScoreRequest} request
- * @returns {Promise<Score>}
+ * @returns {Promise<ScoreEnd>}
  */
 async function score({ id, text }) {
   const scoring = theSession().score(text);
@@ -279,7 +278,7 @@ async function score({ id, text }) {
     if (step.type === "end") return step;
     post({ type: "progress", id, stage: "score", done: step.done, total: step.total });
   });
-  return { tokens, perplexity, bitsPerByte };
+  return { score: { tokens, perplexity, bitsPerByte }, model: theSession().info() };
 }
 
 /**

@@ -8,7 +8,7 @@ import { EngineError, messageOf } from "../errors.js";
 /** @import { Answer, Build, BuildName, Failure, News, Request } from "../protocol.js" */
 
 /** Compared in the first message with the worker's own number, which may come from an older or newer file. */
-export const PROTOCOL = 1;
+export const PROTOCOL = 2;
 
 /**
  * What is needed of a Worker; tests put a loopback port behind it.

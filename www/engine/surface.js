@@ -1,6 +1,6 @@
 // What worker.js expects of pkg: the surface that crate/src/web exports. Types only.
 
-/** @import { Build, Memory, Model, NamedBlob, Sampling, Score, TextToken, Token } from "../protocol.js" */
+/** @import { Build, Memory, ModelInfo, NamedBlob, Sampling, Score, TextToken, Token } from "../protocol.js" */
 
 /**
  * @typedef {object} Pkg one build of pkg, as a module
@@ -20,7 +20,7 @@
  * @property {number} context
  * @property {number} vocabulary
  * @property {string} precision
- * @property {Omit<Memory, "wasm"> & { total: number }} bytes
+ * @property {Omit<Memory, "wasm">} bytes
  * @property {number} available bytes that are left to this instance
  */
 
@@ -32,7 +32,7 @@
 
 /**
  * @typedef {object} Session
- * @property {() => Omit<Model, "name">} info
+ * @property {() => ModelInfo} info
  * @property {(text: string) => TextToken[]} tokenize
  * @property {(prompt: string, options: Sampling) => Generation} generate
  * @property {(text: string) => Scoring} score
