@@ -53,13 +53,14 @@ async function serving(answer, use) {
 /**
  * @param {Record<string, string>} files
  * @param {string[]} [asked] filled with the paths that were asked for
+ * @param {number} [absent] the status of a file that is not there
  * @returns {RequestListener}
  */
-const folder = (files, asked = []) => (request, response) => {
+const folder = (files, asked = [], absent = 404) => (request, response) => {
   const path = decodeURIComponent((request.url ?? "/").slice(1));
   asked.push(path);
   const content = files[path];
-  if (content === undefined) response.writeHead(404).end();
+  if (content === undefined) response.writeHead(absent).end();
   else response.writeHead(200, { "Content-Length": Buffer.byteLength(content) }).end(content);
 };
 
@@ -231,7 +232,12 @@ describe("the hub", () => {
 describe("a plain folder", () => {
   test("is asked for the files by name", async () => {
     const files = { "config.json": "{}", "merges.txt": "m", "pytorch_model.bin": "p", "vocab.json": "v" };
-    await serving(folder(files), async (url) => assert.deepEqual(await texts((await gathered({ kind: "url", url })).files), files));
+    // A bucket that strangers may not list forbids what it does not have.
+    for (const absent of [404, 403]) {
+      await serving(folder(files, [], absent), async (url) => {
+        assert.deepEqual(await texts((await gathered({ kind: "url", url })).files), files);
+      });
+    }
   });
 
   test("shards, by the index", async () => {

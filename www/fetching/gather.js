@@ -5,12 +5,15 @@ import { basename, chooseFiles, shardsOf, WEIGHTS } from "./choose.js";
 import { download } from "./download.js";
 import { fileUrl, listRepository } from "./hub.js";
 
-/** @import { NamedBlob, WireSource } from "../protocol.js" */
+/** @import { ErrorCode, NamedBlob, WireSource } from "../protocol.js" */
 /** @import { Wanted } from "./download.js" */
 /** @import { Downloads } from "./storage.js" */
 
 /** News of a download is given at most this often. */
 const PROGRESS_INTERVAL_MS = 50;
+
+/** What a plain web server may say of a file that it does not have. @type {readonly ErrorCode[]} */
+const ABSENT = ["not-found", "forbidden"];
 
 /**
  * @typedef {object} Gathering
@@ -87,7 +90,8 @@ class Fetching {
   }
 
   /**
-   * As `one`, but null if the server says that there is no such file.
+   * As `one`, but null if the server says that there is no such file. One that may not list its files to strangers, as an S3
+   * bucket, forbids those that are absent.
    *
    * @param {Wanted} wanted
    */
@@ -95,7 +99,7 @@ class Fetching {
     try {
       return await this.one(wanted);
     } catch (error) {
-      if (error instanceof EngineError && error.code === "not-found") return null;
+      if (error instanceof EngineError && ABSENT.includes(error.code)) return null;
       throw error;
     }
   }
