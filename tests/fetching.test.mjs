@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
 import { after, before, describe, test } from "node:test";
+import { gzipSync } from "node:zlib";
 import { chooseFiles, shardsOf } from "../www/fetching/choose.js";
 import { gather } from "../www/fetching/gather.js";
 import { Downloads, sweepDownloads } from "../www/fetching/storage.js";
@@ -295,23 +296,89 @@ describe("a plain folder", () => {
 });
 
 describe("a size that was announced", () => {
-  test("must come, neither less nor more", async () => {
-    for (const size of [3, 9]) {
-      await serving((request, response) => {
-        if (request.url?.startsWith("/api/")) {
-          const files = ["config.json", "tokenizer.json", "model.safetensors"].map((path) => ({ type: "file", path, size }));
-          response.end(JSON.stringify(files));
-        } else {
-          response.end("12345");
-        }
-      }, async (url) => {
-        const source = /** @type {const} */ ({ kind: "hub", repository: "a/b", revision: "main" });
-        const message = new RegExp(`config\\.json: 5 bytes came, but ${size} were announced`);
-        await assert.rejects(gathered(source, { hub: url.slice(0, -1) }), { code: "short-download", message });
-      });
-    }
+  const FILES = ["config.json", "tokenizer.json", "model.safetensors"];
+
+  /**
+   * A hub that lists each of FILES with one size, and sends what `send` sends.
+   *
+   * @param {number} size
+   * @param {(response: import("node:http").ServerResponse) => void} send
+   * @returns {RequestListener}
+   */
+  const listing = (size, send) => (request, response) => {
+    if (!request.url?.startsWith("/api/")) return send(response);
+    response.end(JSON.stringify(FILES.map((path) => ({ type: "file", path, size }))));
+  };
+
+  /** @param {string} url */
+  const fromHub = (url) => gathered({ kind: "hub", repository: "a/b", revision: "main" }, { hub: url.slice(0, -1) });
+
+  test("must come, not less", async () => {
+    await serving(listing(9, (response) => response.end("12345")), async (url) => {
+      await assert.rejects(fromHub(url), { code: "short-download", message: /config\.json: 5 bytes came, but 9 were announced/ });
+    });
+  });
+
+  test("is the most that is read, however much more there is", { timeout: 10_000 }, async () => {
+    let sent = 0;
+    const endless = (/** @type {import("node:http").ServerResponse} */ response) => {
+      const part = Buffer.alloc(64 * 1024);
+      const more = () => {
+        if (response.destroyed) return;
+        sent += part.length;
+        response.write(part) ? setImmediate(more) : response.once("drain", more);
+      };
+      more();
+    };
+    await serving(listing(100_000, endless), async (url) => {
+      const message = /config\.json: more than 100000 bytes came, but 100000 were announced/;
+      await assert.rejects(fromHub(url), { code: "short-download", message });
+    });
+    assert.ok(sent < 50e6, `${sent} bytes were sent`);
+  });
+
+  test("a config of gigabytes is refused before it is asked for", async () => {
+    await serving(listing(5e9, (response) => void response.destroy()), async (url) => {
+      await assert.rejects(fromHub(url), { code: "bad-file", message: /config\.json: it has more than 67 MB/ });
+    });
+  });
+
+  test("may have been that of compressed bytes, where another origin does not show that it compressed them", async (t) => {
+    const compressible = "w".repeat(50_000);
+    const tiny = "{}"; // has more bytes when it is compressed
+    const sent = (/** @type {string} */ path) => (path.endsWith("safetensors") ? compressible : tiny);
+    const { fetch } = globalThis;
+    t.after(() => void (globalThis.fetch = fetch));
+    globalThis.fetch = async (...request) => hidden(await fetch(...request));
+    /** @type {RequestListener} */
+    const compressing = (request, response) => {
+      const path = request.url?.split("/").at(-1) ?? "";
+      if (request.url?.startsWith("/api/")) {
+        response.end(JSON.stringify(FILES.map((path) => ({ type: "file", path, size: sent(path).length }))));
+        return;
+      }
+      if (!FILES.includes(path)) return void response.writeHead(404).end();
+      const body = gzipSync(sent(path));
+      response.writeHead(200, { "Content-Encoding": "gzip", "Content-Length": body.length }).end(body);
+    };
+    await serving(compressing, async (url) => {
+      for (const { files } of [await fromHub(url), await gathered({ kind: "url", url })]) {
+        assert.deepEqual(await texts(files), Object.fromEntries(FILES.map((path) => [path, sent(path)])));
+      }
+    });
   });
 });
+
+/**
+ * An answer as a page sees it that asked another origin: of its headers, those that the Fetch standard lists as safe.
+ *
+ * @param {Response} response
+ */
+function hidden(response) {
+  const headers = new Headers([...response.headers].filter(([name]) => name === "content-length"));
+  const shown = { ok: response.ok, status: response.status, url: response.url, body: response.body, type: "cors", headers };
+  return /** @type {Response} */ (/** @type {unknown} */ ({ ...shown, json: () => response.json() }));
+}
 
 describe("storage", () => {
   const weights = Buffer.alloc(LARGE, 7);

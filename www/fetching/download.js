@@ -5,11 +5,17 @@ import { EngineError, messageOf } from "../errors.js";
 /** @import { ErrorCode } from "../protocol.js" */
 /** @import { Downloads } from "./storage.js" */
 
+/** Configs, tokenizers and indices: the wasm reads no larger ones. */
+const MOST_TEXT_BYTES = 64 * 1024 ** 2;
+
+/** Weights: four times the memory that a wasm instance can have. */
+const MOST_BYTES = 16 * 1024 ** 3;
+
 /**
  * @typedef {object} Wanted
  * @property {string} url
  * @property {string} file its name, for messages
- * @property {number | null} size in bytes as somebody announced it; null if nobody did
+ * @property {number | null} size in bytes as a listing gave it, which is exact; null without a listing
  */
 
 /**
@@ -20,25 +26,52 @@ import { EngineError, messageOf } from "../errors.js";
  * @throws {EngineError}
  */
 export async function download(wanted, downloads, onProgress) {
-  const response = await ask(wanted.url, wanted.file);
-  const size = wanted.size ?? contentLength(response);
+  const { file, size: listed } = wanted;
+  const most = /\.(json|txt)$/.test(file) ? MOST_TEXT_BYTES : MOST_BYTES;
+  if (listed !== null && listed > most) throw tooLarge(file, most);
+  const response = await ask(wanted.url, file);
+  const size = listed ?? contentLength(response);
   onProgress({ done: 0, size });
-  const sink = await downloads.sink(wanted.file, size);
+  const sink = await downloads.sink(file, size);
   try {
-    const received = await drain(response, wanted.file, size, (bytes, done) => {
+    const received = await drain(response, file, size, (bytes, done) => {
+      // Said at once, for the body of a broken server, or of a wicked one, may have no end.
+      if (listed !== null && done > listed) throw wrongSize(file, `more than ${listed}`, listed);
+      if (done > most) throw tooLarge(file, most);
       sink.write(bytes);
       onProgress({ done, size });
     });
-    // A server's Content-Length may count compressed bytes, so only too few of them are a fault; a listing's size is exact.
-    if (size !== null && (received < size || (wanted.size !== null && received > size))) {
-      throw new EngineError("short-download", `${wanted.file}: ${received} bytes came, but ${size} were announced; try again`);
-    }
+    const counts = listed !== null || countsDecoded(response);
+    if (size !== null && received < size && counts) throw wrongSize(file, String(received), size);
     return await sink.finish();
   } catch (error) {
     await sink.discard();
     throw error;
   }
 }
+
+/**
+ * Whether a Content-Length counts the bytes of the file itself. Where there is a Content-Encoding it counts compressed ones,
+ * and an answer from another origin does not show whether there is one.
+ *
+ * @param {Response} response
+ */
+const countsDecoded = ({ type }) => type === "basic";
+
+/**
+ * @param {string} file
+ * @param {string} came
+ * @param {number} announced
+ */
+const wrongSize = (file, came, announced) =>
+  new EngineError("short-download", `${file}: ${came} bytes came, but ${announced} were announced; try again`);
+
+/**
+ * @param {string} file
+ * @param {number} most
+ */
+const tooLarge = (file, most) =>
+  new EngineError("bad-file", `${file}: it has more than ${Math.round(most / 1e6)} MB, which no such file of a model has`);
 
 /**
  * Like `fetch`, but every answer that is not a success is an error.
