@@ -108,6 +108,8 @@ class Generation {
       return { type: "progress", done: this.steps, total: 1e9 };
     }
     if (written < 0) return { type: "prefill", done: written + 3, total: 2 };
+    if (this.prompt === "late trap" && written === 10) crash("panic");
+    if (this.prompt === "late defect" && written === 10) throw new TypeError("x is not a function");
     if (this.prompt === "trap") crash("panic");
     if (this.prompt === "stack") crash("stack");
     if (this.prompt === "defect") throw new TypeError("x is not a function");

@@ -188,6 +188,15 @@ for (const [prompt, message] of /** @type {const} */ ([
   });
 }
 
+test("a step that fails takes nothing from those before it", async () => {
+  for (const prompt of ["late defect", "late trap"]) {
+    const { engine } = await loaded();
+    const run = engine.generate(prompt);
+    await assert.rejects(run.result);
+    assert.equal(run.text, "x".repeat(10), prompt);
+  }
+});
+
 test("a trap on request is a crash too", async () => {
   const { engine } = await loaded();
   await assert.rejects(engine.crash("memory"), { code: "crashed", message: /unreachable; most often, memory has run out/ });

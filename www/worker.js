@@ -210,13 +210,14 @@ async function generate({ id, prompt, options }) {
   const { seed, promptTokens, reusedTokens } = generation;
   post({ type: "started", id, seed, promptTokens });
   const batch = new TokenBatch(id);
-  const end = await stepping(generation, () => {
+  const step = () => {
     const step = current?.cancelled ? { type: /** @type {const} */ ("end"), ...generation.finish() } : generation.step();
     if (step.type === "token") batch.add({ id: step.id, text: step.text, logprob: step.logprob });
     else if (step.type === "prefill") post({ type: "progress", id, stage: "prefill", done: step.done, total: step.total });
     else return step;
-  });
-  batch.flush();
+  };
+  // A step that fails takes nothing from those before it.
+  const end = await stepping(generation, step).finally(() => batch.flush());
   const { firstAt, lastAt, count } = batch;
   return {
     reason: end.reason,
