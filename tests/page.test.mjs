@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import { filesOf } from "../www/page/drop.js";
 import { Latest } from "../www/page/latest.js";
 import { settle } from "./loopback.mjs";
 
@@ -55,5 +56,48 @@ describe("of loads asked for one after another", () => {
     const latest = new Latest();
     await assert.rejects(latest.run(async () => Promise.reject(new Error("no"))), /no/);
     assert.equal(await latest.run(async () => {}), true);
+  });
+});
+
+describe("what is dropped", () => {
+  const file = (/** @type {string} */ fullPath) => ({
+    isFile: true,
+    fullPath,
+    file: (/** @type {(file: File) => void} */ resolve) => resolve(new File([fullPath], "name")),
+  });
+
+  /**
+   * A folder as browsers read one: in parts, the last of them empty.
+   *
+   * @param {object[][]} parts
+   */
+  const folder = (...parts) => ({
+    isFile: false,
+    createReader: () => ({ readEntries: (/** @type {(part: object[]) => void} */ resolve) => resolve(parts.shift() ?? []) }),
+  });
+
+  const unreadable = {
+    isFile: true,
+    file: (/** @type {unknown} */ _, /** @type {(error: Error) => void} */ reject) => reject(new DOMException("it is gone", "NotFoundError")),
+  };
+
+  const items = (/** @type {object[]} */ ...entries) =>
+    entries.map((entry) => /** @type {any} */ ({ webkitGetAsEntry: () => entry, getAsFile: () => null }));
+
+  test("is read through its folders", async () => {
+    const names = async (/** @type {Promise<{ name: string }[]>} */ files) => (await files).map(({ name }) => name);
+    const nested = folder([file("/m/a")], [folder([file("/m/sub/b")]), file("/m/c")]);
+    assert.deepEqual(await names(filesOf(items(nested, file("/d")))), ["m/a", "m/sub/b", "m/c", "d"]);
+    const many = folder(Array.from({ length: 3000 }, (_, n) => file(`/m/${n}`)));
+    assert.equal((await filesOf(items(many))).length, 1000);
+    const ofScript = { webkitGetAsEntry: () => null, getAsFile: () => new File([], "config.json") };
+    assert.deepEqual(await names(filesOf([/** @type {any} */ (ofScript)])), ["config.json"]);
+  });
+
+  test("and cannot be read, or is no file, is a failure", async () => {
+    await assert.rejects(filesOf(items(folder([unreadable]))), { code: "read-failed", message: /it is gone/ });
+    await assert.rejects(filesOf(items(folder())), { code: "missing-file" });
+    const text = { webkitGetAsEntry: () => null, getAsFile: () => null };
+    await assert.rejects(filesOf([/** @type {any} */ (text)]), { code: "missing-file" });
   });
 });

@@ -179,7 +179,7 @@ function listen() {
       openFiles(files);
     });
   }
-  acceptDrops(openFiles);
+  acceptDrops(openFiles, sayFailure);
 }
 
 try {

@@ -1,12 +1,17 @@
 // Files and folders dropped anywhere on the page.
 
+import { EngineError, messageOf } from "../errors.js";
+
 /** @import { NamedBlob } from "../protocol.js" */
 
-/** More files than this are not a checkpoint. */
+/** More files than this are no checkpoint; no more are looked for. */
 const MOST_FILES = 1000;
 
-/** @param {(files: NamedBlob[]) => void} onFiles */
-export function acceptDrops(onFiles) {
+/**
+ * @param {(files: NamedBlob[]) => void} onFiles
+ * @param {(error: unknown) => void} onFailure what was dropped cannot be read, or holds no files
+ */
+export function acceptDrops(onFiles, onFailure) {
   const carriesFiles = (/** @type {DragEvent} */ event) => event.dataTransfer?.types.includes("Files") ?? false;
   const mark = (/** @type {boolean} */ over) => document.body.classList.toggle("dropping", over);
   addEventListener("dragover", (event) => {
@@ -17,34 +22,52 @@ export function acceptDrops(onFiles) {
   addEventListener("dragleave", (event) => {
     if (event.relatedTarget === null) mark(false);
   });
-  addEventListener("drop", async (event) => {
+  addEventListener("drop", (event) => {
     if (!carriesFiles(event)) return;
     event.preventDefault();
     mark(false);
-    // The list of items is only readable now, before the first await.
-    const entries = Array.from(event.dataTransfer?.items ?? [], (item) => item.webkitGetAsEntry()).filter((entry) => entry !== null);
-    const files = (await Promise.all(entries.map((entry) => filesBelow(entry)))).flat();
-    if (files.length > 0) onFiles(files.slice(0, MOST_FILES));
+    filesOf(event.dataTransfer?.items ?? []).then(onFiles, onFailure);
   });
 }
 
 /**
- * @param {FileSystemEntry} entry
+ * @param {Iterable<DataTransferItem>} items only readable before the first turn of the event loop
  * @returns {Promise<NamedBlob[]>}
+ * @throws {EngineError} `missing-file`, `read-failed`
  */
-async function filesBelow(entry) {
+export async function filesOf(items) {
+  const dropped = Array.from(items, (item) => item.webkitGetAsEntry() ?? item.getAsFile()).filter((one) => one !== null);
+  /** @type {NamedBlob[]} */
+  const files = [];
+  try {
+    for (const one of dropped) {
+      if (one instanceof File) files.push({ name: one.name, blob: one }); // that of a script is of no file system
+      else await collect(one, files);
+    }
+  } catch (error) {
+    throw new EngineError("read-failed", `what was dropped cannot be read: ${messageOf(error)}`, error);
+  }
+  if (files.length === 0) throw new EngineError("missing-file", "what was dropped holds no files");
+  return files;
+}
+
+/**
+ * @param {FileSystemEntry} entry
+ * @param {NamedBlob[]} files to which those of the entry are added
+ */
+async function collect(entry, files) {
+  if (files.length >= MOST_FILES) return;
   if (entry.isFile) {
-    const file = await new Promise((resolve, reject) => /** @type {FileSystemFileEntry} */ (entry).file(resolve, reject));
-    return [{ name: entry.fullPath.replace(/^\//, ""), blob: file }];
+    const blob = await new Promise((resolve, reject) => /** @type {FileSystemFileEntry} */ (entry).file(resolve, reject));
+    files.push({ name: entry.fullPath.replace(/^\//, ""), blob });
+    return;
   }
   const reader = /** @type {FileSystemDirectoryEntry} */ (entry).createReader();
-  const files = [];
   // A directory is read in parts, until an empty one.
-  while (files.length < MOST_FILES) {
+  for (;;) {
     /** @type {FileSystemEntry[]} */
     const part = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-    if (part.length === 0) break;
-    for (const child of part) files.push(...(await filesBelow(child)));
+    if (part.length === 0 || files.length >= MOST_FILES) return;
+    for (const child of part) await collect(child, files);
   }
-  return files;
 }
