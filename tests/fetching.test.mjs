@@ -91,6 +91,19 @@ describe("which files are needed", () => {
     assert.deepEqual(choose(...small, "mine.safetensors").weights, ["mine.safetensors"]);
   });
 
+  // The same cases as in crate/src/files.rs, which chooses for programs without a page.
+  test("one set of weights, where a folder holds them several times", () => {
+    const weights = (/** @type {string[]} */ ...paths) => choose("config.json", "tokenizer.json", ...paths).weights;
+    const shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+    assert.deepEqual(weights("model.safetensors", "model.fp16.safetensors", "pytorch_model.bin"), ["model.safetensors"]);
+    assert.deepEqual(weights("pytorch_model.bin", "flax.safetensors"), ["pytorch_model.bin"]);
+    assert.deepEqual(weights(...shards, "pytorch_model.bin"), shards);
+    assert.deepEqual(weights(...shards, "model.safetensors"), ["model.safetensors"]);
+    assert.deepEqual(weights(...shards, "model.fp16-00001-of-00001.safetensors"), shards);
+    assert.deepEqual(weights("tiny-00001-of-00001.bin", "training_args.bin"), ["tiny-00001-of-00001.bin"]);
+    assert.deepEqual(weights("my model.bin", "optimizer.bin"), ["my model.bin"]);
+  });
+
   test("what is missing is named, with what there is", () => {
     const missing = (/** @type {string[]} */ paths, /** @type {RegExp} */ message) =>
       assert.throws(() => choose(...paths), { code: "missing-file", message });
@@ -98,6 +111,9 @@ describe("which files are needed", () => {
     missing(["config.json", "vocab.json"], /merges\.txt/);
     missing(["config.json", "tokenizer.json", "tf_model.h5"], /no weights.*tf_model\.h5/);
     missing(["config.json", "tokenizer.json", "a.safetensors", "b.safetensors"], /a\.safetensors and b\.safetensors/);
+    missing(["config.json", "tokenizer.json", "x-00002-of-00003.bin", "x-00003-of-00003.bin"], /of 3 shards, 2 are among the files given: x-00002/);
+    missing(["config.json", "tokenizer.json", "a-00001-of-00001.bin", "b-00001-of-00001.bin"], /different sets/);
+    missing(["config.json", "tokenizer.json", "model-00001-of-00002.safetensors"], /of 2 shards, 1/);
     missing([], /none/);
   });
 

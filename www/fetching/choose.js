@@ -1,6 +1,8 @@
 // Which files of a checkpoint are needed, judged by their names alone.
 //
-// A folder or a repository often holds the same weights several times (safetensors, PyTorch, TensorFlow, ONNX); one set is chosen.
+// A folder or a repository often holds the same weights several times (safetensors, PyTorch, TensorFlow, ONNX); one set is
+// chosen, by the rule that crate/src/files.rs has too: the published names first, safetensors before PyTorch, each as one
+// file, by its index, or as shards; then, in the same order, the shards or the one file of any other name.
 
 import { EngineError, messageOf } from "../errors.js";
 
@@ -11,13 +13,13 @@ import { EngineError, messageOf } from "../errors.js";
  * @property {string | null} index a JSON file that lists the shards
  */
 
-/** The weights to look for, in order of preference. */
+/** The published names of weights, in order of preference. */
 export const WEIGHTS = [
-  { file: "model.safetensors", index: "model.safetensors.index.json" },
-  { file: "pytorch_model.bin", index: "pytorch_model.bin.index.json" },
+  { file: "model.safetensors", index: "model.safetensors.index.json", shards: /^model-\d{5}-of-\d{5}\.safetensors$/ },
+  { file: "pytorch_model.bin", index: "pytorch_model.bin.index.json", shards: /^pytorch_model-\d{5}-of-\d{5}\.bin$/ },
 ];
 
-const SHARD = /-\d{5}-of-\d{5}\.(safetensors|bin)$/;
+const SHARD = /^(?<stem>.*)-\d{5}-of-(?<count>\d{5})\.(?:safetensors|bin)$/;
 const NOT_A_MODEL = /(^|\/)(training_args|optimizer|scheduler)\.bin$/;
 
 /** @param {string} message */
@@ -47,23 +49,49 @@ export function chooseFiles(paths, where) {
     throw missing(`neither tokenizer.json nor vocab.json with merges.txt is among ${where}, which are ${listing(paths)}`);
   }
 
-  for (const { file, index } of WEIGHTS) {
+  const named = (/** @type {RegExp} */ pattern) => [...siblings].filter((path) => pattern.test(basename(path))).sort();
+  for (const { file, index, shards } of WEIGHTS) {
     if (has(file)) return { small, weights: [folder + file], index: null };
     if (has(index)) return { small, weights: [], index: folder + index };
+    const found = named(shards);
+    if (found.length > 0) return { small, weights: wholeSet(found, where), index: null };
   }
-  // Files that carry a name of their own, as people keep them in folders: all shards, or the one file.
-  for (const extension of [".safetensors", ".bin"]) {
-    const candidates = [...siblings].filter((path) => path.endsWith(extension) && !NOT_A_MODEL.test(path)).sort();
+  // Files that carry a name of their own, as people keep them in folders.
+  for (const extension of [/\.safetensors$/, /\.bin$/]) {
+    const candidates = named(extension).filter((path) => !NOT_A_MODEL.test(path));
     const shards = candidates.filter((path) => SHARD.test(path));
-    if (shards.length > 0) return { small, weights: shards, index: null };
+    if (shards.length > 0) return { small, weights: wholeSet(shards, where), index: null };
     if (candidates.length === 1) return { small, weights: candidates, index: null };
-    if (candidates.length > 1) {
-      throw missing(`${candidates.join(" and ")} could each be the weights; give only one of them, or name it model${extension}`);
-    }
+    if (candidates.length > 1) throw missing(`${candidates.join(" and ")} could each be the weights; give only one of them`);
   }
   throw missing(
     `no weights (model.safetensors or pytorch_model.bin) are among ${where}, which are ${listing(paths)}`,
   );
+}
+
+/**
+ * @param {string[]} shards by their names
+ * @param {string} where
+ * @returns {string[]} the same, all of one set that lacks none
+ * @throws {EngineError} `missing-file`
+ */
+function wholeSet(shards, where) {
+  /** The first of each set, and how many that has. @type {Map<string, { first: string, count: number }>} */
+  const sets = new Map();
+  for (const path of shards) {
+    const { stem, count } = SHARD.exec(path)?.groups ?? {};
+    const set = `${stem} of ${count}`;
+    if (!sets.has(set)) sets.set(set, { first: path, count: Number(count) });
+  }
+  const [set, ...others] = [...sets.values()];
+  if (others.length > 0) {
+    const firsts = [...sets.values()].map(({ first }) => first);
+    throw missing(`${firsts.join(" and ")} are of different sets of shards; give only one of them`);
+  }
+  if (shards.length !== set?.count) {
+    throw missing(`of ${set?.count} shards, ${shards.length} are among ${where}: ${listing(shards)}`);
+  }
+  return shards;
 }
 
 /**
