@@ -26,7 +26,8 @@ const ZERO = [0x41, 0x00, 0xfd, 0x11]; // i32.const 0; i32x4.splat
 
 const PROBES = {
   simd128: moduleOf(ZERO),
-  // The two relaxed instructions that the kernels use: f32x4.relaxed_madd, i32x4.relaxed_dot_i8x16_i7x16_add_s.
+  // f32x4.relaxed_madd, which the f32 kernel uses, and i32x4.relaxed_dot_i8x16_i7x16_add_s, which a kernel of integers would:
+  // the compiler may use any instruction of the proposal, and a browser that has these two has them all.
   relaxedSimd: moduleOf([
     ...[...ZERO, ...ZERO, ...ZERO, 0xfd, 0x85, 0x02],
     ...[...ZERO, ...ZERO, 0xfd, 0x93, 0x02],
