@@ -1,140 +1,185 @@
-// The benchmark of `cargo xtask bench`: in a real browser, on the assembled site. It checks the result, then times it, beside
-// the machine's own limits, in one run.
+// The benchmark of `cargo xtask bench`, in a real browser on the assembled site: it checks results, then times load, prefill and
+// decode of every build and precision in turn, beside the machine's own limits, in one run.
 //
-// Usage: node bench.mjs [--browser Chromium|Firefox|WebKit] [--model FOLDER] [--record FILE]
-// Without --model it makes a GPT-2 of 124 million random weights.
+// Usage: node bench.mjs [--browser Chromium|Firefox|WebKit] [--model FOLDER] [--rounds N] [--native FILE] [--sizes JSON]
+//                       [--machine NAME] [--record FILE | --no-record]
+// Without --model it measures a GPT-2 of 124 million random weights. --native is what `cargo bench --bench session` wrote.
 
-import { execFileSync } from "node:child_process";
-import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, readdirSync, rmSync, writeFileSync, writeSync } from "node:fs";
-import { cpus, tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { readFileSync, readdirSync } from "node:fs";
+import { basename, join } from "node:path";
 import { parseArgs } from "node:util";
-import { gzipSync } from "node:zlib";
 import { By } from "selenium-webdriver";
-import { gpt2Shapes, safetensorsHeader, withVocabulary } from "./checkpoints.mjs";
+import { call } from "./bench/call.mjs";
+import { browserName, median, preamble, recordFile, write } from "./bench/record.mjs";
+import { show } from "./bench/table.mjs";
+import { makeCheckpoint } from "./bench/weights.mjs";
 import { ENGINES } from "./engines.mjs";
-import { Page } from "./page.mjs";
-import { SITE, hostSite } from "./site.mjs";
-import { json } from "./suite.mjs";
+import { hostSite } from "./site.mjs";
+import { json, local } from "./suite.mjs";
 
-/** @import { WebDriver } from "selenium-webdriver" */
+/** @import { Build, Line, Measured } from "./bench/table.mjs" */
 
-const GPT2 = { layers: 12, hidden: 768, context: 1024, vocabulary: 50257 };
-const PROMPT_WORDS = 64;
-const NEW_TOKENS = 48;
-const ROUNDS = 5;
+const BUILDS = ["simd128", "relaxed"];
+/** Those that an engine may offer; which it does, it is asked. */
+const PRECISIONS = ["f32", "q8", "q4"];
+/** The prompt that is continued, and a longer one that is only read; tokens. */
+const PROMPTS = [64, 256];
+const NEW_TOKENS = 128;
+const LOADS = 3;
 
 const { values: options } = parseArgs({
-  options: { browser: { type: "string" }, model: { type: "string" }, record: { type: "string" } },
+  options: {
+    browser: { type: "string", default: "Chromium" },
+    model: { type: "string" },
+    rounds: { type: "string", default: "5" },
+    native: { type: "string" },
+    sizes: { type: "string", default: "{}" },
+    machine: { type: "string" },
+    record: { type: "string" },
+    "no-record": { type: "boolean", default: false },
+  },
 });
 
-const engine = ENGINES.find(({ name }) => name.toLowerCase() === (options.browser ?? "chromium").toLowerCase());
+const engine = ENGINES.find(({ name }) => name.toLowerCase() === options.browser.toLowerCase());
 if (!engine) throw new Error(`--browser is one of ${ENGINES.map(({ name }) => name).join(", ")}`);
 if (engine.missing) throw new Error(engine.missing);
 
-const scratch = mkdtempSync(join(tmpdir(), "vitrine-bench-"));
+const folder = options.model ?? local("target/bench/gpt2-124m");
+if (!options.model) makeCheckpoint(folder);
+const record = {
+  ...preamble(),
+  browser: "",
+  flags: JSON.parse(readFileSync(local("crate/webdriver.json"), "utf8")),
+  model: options.model ? basename(options.model) : "GPT-2 124M of random weights",
+  method: { prompts: PROMPTS, newTokens: NEW_TOKENS, rounds: Number(options.rounds), loads: LOADS, figures: "medians; limits: mean of before and after" },
+  tables: tables(folder),
+  builds: /** @type {Build[]} */ ([]),
+};
+if (options.native) record.builds.push(JSON.parse(readFileSync(options.native, "utf8")));
+
 const site = await hostSite();
 const { driver, quit } = await engine.start();
 try {
-  const folder = options.model ?? randomGpt2(join(scratch, "gpt2"));
-  const record = {
-    date: new Date().toISOString(),
-    commit: commit(),
-    machine: { processor: cpus()[0]?.model ?? "unknown", cores: cpus().length },
-    browser: await browserName(driver),
-    model: options.model ?? "GPT-2 124M, random weights, f32",
-    tables: tables(folder),
-    builds: /** @type {object[]} */ ([]),
-  };
-  for (const build of ["simd128", "relaxed"]) {
-    const page = await Page.open(driver, `${site.url}?build=${build}`).catch(() => null);
-    if (!page) {
-      console.log(`${build}: does not run in this browser`);
-      continue;
-    }
-    await checkStoryteller(page);
-    // The machine is not quiet: its limits are taken before and after.
-    const before = await kernels(build);
-    const whole = await measure(page, folder);
-    const after = await kernels(build);
-    const measured = { build, wasm: wasmSize(build), ...whole, kernels: before.map((line, i) => between(line, after[i] ?? line)) };
-    record.builds.push(measured);
-    show(measured, record.tables);
-  }
-  if (options.record) {
-    mkdirSync(dirname(options.record), { recursive: true });
-    writeFileSync(options.record, `${JSON.stringify(record, null, 2)}\n`);
-    console.log(`\nRecorded in ${options.record}`);
-  }
+  record.browser = await browserName(driver);
+  await driver.get(`${site.url}bench/page.html`);
+  record.builds.push(...(await measure()));
 } finally {
   await quit();
   site.close();
-  rmSync(scratch, { recursive: true, force: true });
+}
+for (const build of record.builds) show(build, record.tables);
+console.log(`\nload average ${record.load.start.map((load) => load.toFixed(2)).join(" ")} at the start`);
+if (!options["no-record"]) {
+  const what = [engine.name.toLowerCase(), ...(options.model ? [basename(options.model)] : [])].join("-");
+  write(options.record ?? recordFile(record, what, options.machine), record);
 }
 
-/** What is timed below is worth nothing if it is wrong. @param {Page} page */
-async function checkStoryteller(page) {
-  const expected = json("www/models/storyteller/expected.json");
-  await page.fill("textbox", "Prompt", expected.prompt);
-  await page.setGreedy(expected.ids.length);
-  const text = await page.generate();
-  if (text !== expected.text) throw new Error(`the built-in model wrote ${JSON.stringify(text)}`);
+/** Every build with every precision that it offers. @returns {Promise<Build[]>} */
+async function measure() {
+  const subjects = await startSubjects();
+  const builds = BUILDS.filter((build) => subjects.some((subject) => subject.build === build));
+  // The machine is not quiet: its limits are taken before and after.
+  const before = await eachOf(builds, kernels);
+  await driver.findElement(By.css("input")).sendKeys(readdirSync(folder).map((name) => join(folder, name)).join("\n"));
+  for (let i = 0; i < LOADS; i++) for (const subject of subjects) await load(subject);
+  for (let round = 0; round < record.method.rounds; round++) {
+    for (const subject of subjects) await run(subject, round);
+    console.log(`round ${round + 1} of ${record.method.rounds}`);
+  }
+  for (const { name } of subjects) await call(driver, "bench", "dispose", name);
+  const after = await eachOf(builds, kernels);
+  const sizes = JSON.parse(options.sizes);
+  return builds.map((build, i) => ({
+    build,
+    wasm: sizes[build] ?? null,
+    kernels: between(before[i] ?? [], after[i] ?? []),
+    models: subjects.filter((subject) => subject.build === build).map(report),
+  }));
 }
 
 /**
- * Loads the model and writes with it.
- *
- * @param {Page} page
- * @param {string} folder
+ * @typedef {object} Subject
+ * @property {string} name
+ * @property {string} build
+ * @property {string} precision
+ * @property {number} storytellerTokens
+ * @property {any} model
+ * @property {number[]} loads
+ * @property {number[][]} prefills for each of PROMPTS, up to the first token
+ * @property {number[]} decodes from the first token to the last
  */
-async function measure(page, folder) {
-  // An input of our own: the page's would start its own load, and what is timed here is the engine's.
-  await driver.executeScript(`
-    const input = document.createElement("input");
-    Object.assign(input, { type: "file", multiple: true, id: "bench" });
-    document.body.append(input);
-  `);
-  const files = readdirSync(folder).map((name) => join(folder, name));
-  await driver.findElement(By.css("#bench")).sendKeys(files.join("\n"));
-  const prompt = Array.from({ length: PROMPT_WORDS }, (_, i) => ["the", "old", "king", "went", "home"][i % 5]).join(" ");
-  const result = await driver.executeAsyncScript(
-    `const [prompt, maxNewTokens, rounds, done] = arguments;
-     (async () => {
-       const { engine } = vitrine;
-       const files = [...document.querySelector("#bench").files];
-       const start = performance.now();
-       const model = await engine.load({ files });
-       const loadMs = performance.now() - start;
-       const runs = [];
-       for (let round = 0; round < rounds; round++) {
-         // Another first word each time, so that nothing of the last round's cache can be used again.
-         const run = engine.generate(round + " " + prompt, { maxNewTokens, temperature: 0 });
-         const { prefill, decode, timeToFirstTokenMs } = await run.result;
-         runs.push({ prefill, decode, timeToFirstTokenMs });
-       }
-       return { model: { parameters: model.parameters, kernel: model.kernel, memory: engine.model.memory }, loadMs, runs };
-     })().then(done, (error) => done({ failed: String(error.message) }));`,
-    prompt,
-    NEW_TOKENS,
-    ROUNDS,
-  );
-  const { failed, model, loadMs, runs } = /** @type {any} */ (result);
-  if (failed) throw new Error(failed);
-  const median = (/** @type {(run: any) => number} */ of) => runs.map(of).sort((/** @type {number} */ a, /** @type {number} */ b) => a - b)[runs.length >> 1];
+
+/** Finds out what the engine offers, by running the built-in model. @returns {Promise<Subject[]>} */
+async function startSubjects() {
+  const expected = json("www/models/storyteller/expected.json");
+  /** @type {Subject[]} */
+  const subjects = [];
+  for (const build of BUILDS) {
+    for (const precision of PRECISIONS) {
+      const name = `${build} ${precision}`;
+      try {
+        await call(driver, "bench", "start", name, build);
+      } catch (error) {
+        console.log(`${build} does not run in this browser: ${error}`);
+        break;
+      }
+      const written = await call(driver, "bench", "storyteller", name, precision, expected.prompt, expected.ids.length);
+      if (!written) {
+        await call(driver, "bench", "dispose", name);
+        continue;
+      }
+      // What is timed below is worth nothing if it is wrong.
+      if (precision === "f32" && written.text !== expected.text) throw new Error(`${name}: the built-in model wrote ${JSON.stringify(written.text)}`);
+      const differs = written.ids.findIndex((/** @type {number} */ id, /** @type {number} */ i) => id !== expected.ids[i]);
+      const storytellerTokens = differs < 0 ? written.ids.length : differs;
+      subjects.push({ name, build, precision, storytellerTokens, model: null, loads: [], prefills: PROMPTS.map(() => []), decodes: [] });
+    }
+  }
+  return subjects;
+}
+
+/** @param {Subject} subject */
+async function load(subject) {
+  const { ms, model } = await call(driver, "bench", "load", subject.name, subject.precision);
+  subject.loads.push(ms);
+  subject.model = model;
+}
+
+/**
+ * @param {Subject} subject
+ * @param {number} round
+ */
+async function run({ name, model, prefills, decodes }, round) {
+  for (const [i, tokens] of PROMPTS.entries()) {
+    const prompt = await call(driver, "bench", "prompt", name, tokens, round * PROMPTS.length + i);
+    const written = await call(driver, "bench", "run", name, prompt, i === 0 ? NEW_TOKENS : 1);
+    const wanted = i === 0 ? NEW_TOKENS : 1;
+    if (written.promptTokens !== tokens || written.tokens.length !== wanted) {
+      throw new Error(`${name}: read ${written.promptTokens} of ${tokens} tokens, wrote ${written.tokens.length} of ${wanted}`);
+    }
+    prefills[i]?.push(written.firstMs);
+    if (i === 0) decodes.push(written.restMs);
+    model.memory = written.memory;
+  }
+}
+
+/**
+ * @param {Subject} subject
+ * @returns {Measured}
+ */
+function report({ precision, storytellerTokens, model, loads, prefills, decodes }) {
+  const pace = (/** @type {number} */ tokens, /** @type {number[]} */ ms) => ({ tokens, tokensPerSecond: (1000 * tokens) / median(ms), ms });
   return {
-    ...model,
-    loadMs: Math.round(loadMs),
-    promptTokens: runs[0].prefill.tokens,
-    prefillTokensPerSecond: median((run) => run.prefill.tokensPerSecond),
-    decodeTokensPerSecond: median((run) => run.decode.tokensPerSecond),
+    precision,
+    kernel: model.kernel,
+    parameters: model.parameters,
+    storytellerTokens,
+    load: { ms: loads, median: median(loads) },
+    memory: model.memory,
+    prefill: PROMPTS.map((tokens, i) => pace(tokens, prefills[i] ?? [])),
+    decode: pace(NEW_TOKENS - 1, decodes),
   };
 }
-
-/**
- * A line of the kernels' table; `limit` is the index of the line that bounds it.
- *
- * @typedef {{ kernel: string, operation: string, median: number, best: number, unit: string, limit: number | null }} Line
- */
 
 /**
  * The kernels of a build beside the machine's limits, as a worker of its own measures them.
@@ -145,7 +190,7 @@ async function measure(page, folder) {
 async function kernels(build) {
   const measured = await driver.executeAsyncScript(
     `const [build, done] = arguments;
-     const worker = new Worker("bench/measure.js?build=" + build, { type: "module" });
+     const worker = new Worker("measure.js?build=" + build, { type: "module" });
      const answer = (data) => { worker.terminate(); done(data); };
      worker.onmessage = ({ data }) => answer(data);
      worker.onerror = ({ message }) => answer({ failed: message });`,
@@ -157,106 +202,38 @@ async function kernels(build) {
 }
 
 /**
- * @param {Line} before
- * @param {Line} after
- * @returns {Line}
+ * @param {Line[]} before
+ * @param {Line[]} after
+ * @returns {Line[]}
  */
 function between(before, after) {
-  return { ...before, median: (before.median + after.median) / 2, best: (before.best + after.best) / 2 };
+  const mean = (/** @type {number} */ a, /** @type {number} */ b) => (a + b) / 2;
+  return before.map((line, i) => {
+    const again = after[i] ?? line;
+    return { ...line, median: mean(line.median, again.median), best: mean(line.best, again.best) };
+  });
 }
 
 /**
- * Numbers in a model's tables: a token takes one row of each, and only the last one of a prompt is multiplied with the
- * vocabulary.
- *
  * @param {string} folder
+ * @returns {import("./bench/table.mjs").Tables}
  */
 function tables(folder) {
   const config = JSON.parse(readFileSync(join(folder, "config.json"), "utf8"));
   const width = config.n_embd ?? config.word_embed_proj_dim ?? config.hidden_size;
-  const vocabulary = config.vocab_size * width;
   const positions = (config.n_positions ?? config.max_position_embeddings + 2) * (config.n_embd ?? config.hidden_size);
-  return { vocabulary, positions };
+  return { vocabulary: config.vocab_size * width, positions };
 }
 
 /**
- * @param {any} measured
- * @param {{ vocabulary: number, positions: number }} tables
- */
-function show({ build, wasm, kernels, parameters, kernel, memory, loadMs, promptTokens, ...speeds }, tables) {
-  const { prefillTokensPerSecond: prefill, decodeTokensPerSecond: decode } = speeds;
-  const lines = /** @type {Line[]} */ (kernels);
-  const read = /** @type {Line} */ (lines.find(({ kernel, unit }) => kernel === "limit" && unit === "GB/s"));
-  const matmul = /** @type {Line} */ (lines.find((line) => line.kernel === kernel && line.operation.startsWith("matmul")));
-  const peak = lines[matmul.limit ?? 0] ?? read;
-  const reads = (4 * (parameters - tables.positions) * decode) / 1e9; // every weight is read once for a token
-  const blocks = parameters - tables.vocabulary - tables.positions;
-  const multiplied = (prefill * (blocks + tables.vocabulary / promptTokens)) / 1e9;
-  const line = (/** @type {string} */ name, /** @type {string} */ value) => console.log(`  ${name.padEnd(18)} ${value}`);
-  const gb = (/** @type {number} */ bytes) => `${(bytes / 1e9).toFixed(2)} GB`;
-  console.log(`\n${build}: ${kernel}`);
-  line("wasm", `${(wasm.bytes / 1e6).toFixed(2)} MB, gzipped ${(wasm.gzipped / 1e6).toFixed(2)} MB`);
-  line("load", `${(loadMs / 1000).toFixed(1)} s, ${gb(memory.wasm)} of wasm memory, ${gb(memory.weights)} of weights`);
-  line("prefill", `${prefill.toFixed(1)} tokens/s of ${promptTokens}: ${multiplied.toFixed(1)} GMAC/s, ${percent(multiplied, peak.median)} of ${peak.operation}`);
-  line("decode", `${decode.toFixed(1)} tokens/s: ${reads.toFixed(2)} GB/s, ${percent(reads, read.median)} of the read bandwidth`);
-  console.log(`\n  ${"kernel".padEnd(14)}${"operation".padEnd(36)}${"median".padStart(10)}  ${"unit".padEnd(8)}of limit`);
-  for (const { kernel, operation, median, unit, limit } of lines) {
-    const share = limit === null ? "" : percent(median, lines[limit]?.median ?? NaN);
-    console.log(`  ${kernel.padEnd(14)}${operation.padEnd(36)}${median.toFixed(3).padStart(10)}  ${unit.padEnd(8)}${share}`);
-  }
-}
-
-/**
- * @param {number} reached
- * @param {number} limit
- */
-function percent(reached, limit) {
-  return `${Math.round((100 * reached) / limit)} %`;
-}
-
-/** @param {string} build */
-function wasmSize(build) {
-  const wasm = readFileSync(join(SITE, "pkg", build, "vitrine_bg.wasm"));
-  return { bytes: wasm.length, gzipped: gzipSync(wasm, { level: 9 }).length };
-}
-
-/** The commit that was measured, marked where the files differ from it; null outside a checkout. */
-function commit() {
-  try {
-    return execFileSync("git", ["describe", "--always", "--dirty", "--abbrev=12"], { encoding: "utf8" }).trim();
-  } catch {
-    return null;
-  }
-}
-
-/** @param {WebDriver} driver */
-async function browserName(driver) {
-  const capabilities = await driver.getCapabilities();
-  return `${capabilities.getBrowserName()} ${capabilities.getBrowserVersion()}`;
-}
-
-/**
- * GPT-2 in its published size and layout, in f32, with weights of the size that trained ones have.
+ * One after the other.
  *
- * @param {string} folder
+ * @template T, U
+ * @param {T[]} items
+ * @param {(item: T) => Promise<U>} make
  */
-function randomGpt2(folder) {
-  mkdirSync(folder, { recursive: true });
-  const { config, tokenizer } = withVocabulary(GPT2);
-  writeFileSync(join(folder, "config.json"), config);
-  writeFileSync(join(folder, "tokenizer.json"), tokenizer);
-  const { header, bytes } = safetensorsHeader(gpt2Shapes(GPT2), "F32");
-  const file = openSync(join(folder, "model.safetensors"), "w");
-  writeSync(file, header);
-  const block = new Float32Array(1 << 20);
-  let state = 1;
-  for (let i = 0; i < block.length; i++) {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    block[i] = (state / 2 ** 32 - 0.5) * 0.07;
-  }
-  for (let left = bytes; left > 0; left -= block.byteLength) {
-    writeSync(file, new Uint8Array(block.buffer, 0, Math.min(left, block.byteLength)));
-  }
-  closeSync(file);
-  return folder;
+async function eachOf(items, make) {
+  const made = [];
+  for (const item of items) made.push(await make(item));
+  return made;
 }

@@ -9,6 +9,7 @@ mod project;
 mod report;
 mod serve;
 mod site;
+mod size;
 mod test;
 mod tools;
 mod wasm;
@@ -26,8 +27,9 @@ Usage: cargo xtask COMMAND
                             fmt clippy doc native deny types engine wasm browser
                             --install: bring what is missing outside the checkout, too: the wasm target, rustfmt
                             and clippy with rustup, browsers and drivers with apt-get (Debian)
-  bench [--browser NAME] [--model DIR] [--record FILE]
-                            measure load, prefill and decode in a browser beside the machine's own limits
+  bench [--browser NAME] [--model DIR] [--rounds N] [--machine NAME] [--record FILE | --no-record]
+                            measure kernels, load, prefill, decode and memory natively and in a browser, beside the
+                            machine's own limits; recorded below crate/benches/record unless --no-record
   env                       print the exports that make bare wasm-pack, wasm-bindgen and geckodriver work:
                             eval \"$(cargo xtask env)\"
 
@@ -73,10 +75,17 @@ fn dispatch(mut arguments: Vec<String>) -> Result<bool> {
             return test::run(install, &arguments.rest()?);
         }
         "bench" => {
+            let mut passed_on = Vec::new();
+            for name in ["--browser", "--rounds", "--machine"] {
+                if let Some(value) = arguments.option(name)? {
+                    passed_on.extend([name.to_owned(), value]);
+                }
+            }
             let options = bench::Options {
                 model: arguments.option("--model")?.map(PathBuf::from),
-                browser: arguments.option("--browser")?,
+                passed_on,
                 record: arguments.option("--record")?.map(PathBuf::from),
+                no_record: arguments.flag("--no-record"),
             };
             arguments.finish()?;
             bench::run(options)?;

@@ -1,5 +1,6 @@
 //! The deployable site: `www/` at its root, with `pkg/`, the licences and `build.json` in it.
 
+use crate::size::Size;
 use crate::{notices, project, wasm};
 use anyhow::{Context, Result, bail};
 use std::fs;
@@ -12,10 +13,10 @@ pub(crate) fn default_folder() -> PathBuf {
 
 /// Builds the engine where it is out of date and assembles the site in `out`, replacing an older site there. The
 /// result is the size of each build's wasm.
-pub(crate) fn assemble(out: &Path) -> Result<Vec<wasm::Size>> {
+pub(crate) fn assemble(out: &Path) -> Result<Vec<Size>> {
     let id = wasm::build()?;
-    let sizes = wasm::Variant::ALL.into_iter().map(wasm::Size::of).collect::<Result<Vec<_>>>()?;
-    sizes.iter().try_for_each(wasm::Size::check)?;
+    let sizes = wasm::Variant::ALL.into_iter().map(Size::of).collect::<Result<Vec<_>>>()?;
+    sizes.iter().try_for_each(Size::check)?;
     clear(out)?;
     let www = project::path("www");
     for file in project::files_below(&www)? {

@@ -1,10 +1,8 @@
 //! The two builds of the engine: `pkg/simd128` and `pkg/relaxed`, by wasm-pack and then wasm-opt.
 
 use crate::{command, needs, project, tools};
-use anyhow::{Context, Result, bail};
-use flate2::{Compression, write::GzEncoder};
+use anyhow::{Context, Result};
 use std::fs;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -60,7 +58,8 @@ impl Variant {
         project::path("target/wasm").join(self.name())
     }
 
-    fn package(self) -> PathBuf {
+    /// Where the build lies.
+    pub(crate) fn package(self) -> PathBuf {
         project::path("pkg").join(self.name())
     }
 }
@@ -154,46 +153,6 @@ fn build_id() -> Result<String> {
     Ok(format!("{:016x}", hash.0))
 }
 
-/// A build's wasm may be this long gzipped, as servers send it: the page promises a visitor about a megabyte of engine.
-/// The aim is 1.0 MB.
-const GZIPPED_LIMIT: usize = 1_300_000;
-
-/// How large the wasm of a build is.
-pub(crate) struct Size {
-    pub(crate) build: &'static str,
-    bytes: usize,
-    gzipped: usize,
-}
-
-impl Size {
-    /// Of a build as it lies in `pkg/`.
-    pub(crate) fn of(variant: Variant) -> Result<Self> {
-        let file = variant.package().join("vitrine_bg.wasm");
-        let wasm = fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
-        let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
-        gzip.write_all(&wasm)?;
-        Ok(Self { build: variant.name(), bytes: wasm.len(), gzipped: gzip.finish()?.len() })
-    }
-
-    /// Fails for a build that is longer than the limit.
-    pub(crate) fn check(&self) -> Result<()> {
-        if self.gzipped > GZIPPED_LIMIT {
-            bail!("the wasm is too large: {self}, and the limit is {} gzipped", megabytes(GZIPPED_LIMIT));
-        }
-        Ok(())
-    }
-}
-
-impl std::fmt::Display for Size {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}, gzipped {}", self.build, megabytes(self.bytes), megabytes(self.gzipped))
-    }
-}
-
-fn megabytes(bytes: usize) -> String {
-    format!("{:.2} MB", bytes as f64 / 1e6)
-}
-
 /// The 64-bit FNV-1a hash: enough to tell one state of the sources from another.
 struct Fnv(u64);
 
@@ -220,15 +179,7 @@ fn note_rust_flags() {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    #[test]
-    fn a_build_beyond_the_limit_is_refused_with_both_figures() {
-        let size = |gzipped| Size { build: "relaxed", bytes: 3_210_000, gzipped };
-        assert!(size(GZIPPED_LIMIT).check().is_ok());
-        let error = size(GZIPPED_LIMIT + 20_000).check().unwrap_err().to_string();
-        assert!(error.contains("relaxed: 3.21 MB, gzipped 1.32 MB") && error.contains("1.30 MB"), "{error}");
-    }
+    use super::Fnv;
 
     #[test]
     fn the_hash_is_fnv_1a() {

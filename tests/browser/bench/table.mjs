@@ -1,0 +1,109 @@
+// The figures of a benchmark beside the machine's limits, in a terminal.
+
+/** Bytes that a weight takes at least, by precision: 32 of q8 and q4 share one scale. */
+const BYTES_PER_WEIGHT = /** @type {Record<string, number>} */ ({ f32: 4, q8: 1.0625, q4: 0.5625 });
+
+/**
+ * A line of the kernels' table; `limit` is the index of the line that bounds it.
+ *
+ * @typedef {{ kernel: string, operation: string, median: number, best: number, unit: string, limit: number | null }} Line
+ */
+
+/** @typedef {{ tokens: number, tokensPerSecond: number, ms: number[] }} Pace */
+
+/**
+ * A model in one precision, as a build ran it.
+ *
+ * @typedef {object} Measured
+ * @property {string} precision
+ * @property {string} kernel
+ * @property {number} parameters
+ * @property {number} storytellerTokens how many of the built-in model's expected tokens were written
+ * @property {{ ms: number[], median: number }} load
+ * @property {{ weights: number, total: number, wasm?: number, peak?: number | null }} memory
+ * @property {Pace[]} prefill
+ * @property {Pace | null} decode
+ */
+
+/** @typedef {{ build: string, wasm?: { bytes: number, gzipped: number } | null, kernels: Line[], models: Measured[] }} Build */
+
+/** Numbers in a model's tables: a token takes one row of each. @typedef {{ vocabulary: number, positions: number }} Tables */
+
+/**
+ * @param {Build} build
+ * @param {Tables} tables
+ */
+export function show(build, tables) {
+  const size = build.wasm ? `, wasm ${megabytes(build.wasm.bytes)}, gzipped ${megabytes(build.wasm.gzipped)}` : "";
+  console.log(`\n${build.build}${size}`);
+  const rows = build.models.map((model) => row(model, build.kernels, tables));
+  print(["precision", "kernel", "load", "memory", "prefill", "", "decode", "of the limit"], rows);
+  console.log();
+  print(["kernel", "operation", "median", "unit", "of its limit"], build.kernels.map((line) => [
+    line.kernel,
+    line.operation,
+    line.median.toFixed(3),
+    line.unit,
+    line.limit === null ? "" : percent(line.median, build.kernels[line.limit]?.median ?? NaN),
+  ]));
+}
+
+/**
+ * @param {Measured} model
+ * @param {Line[]} kernels
+ * @param {Tables} tables
+ */
+function row({ precision, kernel, parameters, load, memory, prefill, decode }, kernels, tables) {
+  const read = /** @type {Line} */ (kernels.find(({ kernel, unit }) => kernel === "limit" && unit === "GB/s"));
+  const matmul = kernels.find((line) => line.kernel === kernel && line.operation.startsWith("matmul"));
+  const peak = kernels[matmul?.limit ?? -1];
+  const paces = prefill.slice(0, 2).map(({ tokens, tokensPerSecond }) => {
+    const share = peak ? `, ${percent(multiplyAdds(parameters, tables, tokens) * tokensPerSecond, peak.median)}` : "";
+    return `${tokens}: ${tokensPerSecond.toFixed(0)} tokens/s${share}`;
+  });
+  const reads = ((BYTES_PER_WEIGHT[precision] ?? NaN) * (parameters - tables.positions) * (decode?.tokensPerSecond ?? NaN)) / 1e9;
+  return [
+    precision,
+    kernel,
+    `${(load.median / 1000).toFixed(2)} s`,
+    megabytes(memory.wasm ?? memory.peak ?? memory.total),
+    paces[0] ?? "",
+    paces[1] ?? "",
+    decode ? `${decode.tokensPerSecond.toFixed(1)} tokens/s` : "",
+    `${percent(reads, read.median)} of ${read.median.toFixed(1)} GB/s`,
+  ];
+}
+
+/**
+ * Billions of multiply-adds in the matrix products of one token of a prompt; only its last token is multiplied with the
+ * vocabulary.
+ *
+ * @param {number} parameters
+ * @param {Tables} tables
+ * @param {number} tokens
+ */
+function multiplyAdds(parameters, { vocabulary, positions }, tokens) {
+  return (parameters - vocabulary - positions + vocabulary / tokens) / 1e9;
+}
+
+/**
+ * @param {string[]} head
+ * @param {string[][]} rows
+ */
+export function print(head, rows) {
+  const widths = head.map((title, column) => Math.max(title.length, ...rows.map((row) => (row[column] ?? "").length)));
+  for (const row of [head, ...rows]) {
+    console.log(`  ${row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join("  ")}`.trimEnd());
+  }
+}
+
+/** @param {number} bytes */
+export const megabytes = (bytes) => `${(bytes / 1e6).toFixed(bytes < 1e8 ? 2 : 0)} MB`;
+
+/**
+ * @param {number} reached
+ * @param {number} limit
+ */
+export function percent(reached, limit) {
+  return Number.isFinite(reached / limit) ? `${Math.round((100 * reached) / limit)} %` : "?";
+}
