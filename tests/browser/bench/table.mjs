@@ -1,7 +1,7 @@
 // The figures of a benchmark beside the machine's limits, in a terminal.
 
 /** Bytes that a weight takes at least, by precision: 32 of q8 and q4 share one scale. */
-const BYTES_PER_WEIGHT = /** @type {Record<string, number>} */ ({ f32: 4, q8: 1.0625, q4: 0.5625 });
+export const BYTES_PER_WEIGHT = /** @type {Record<string, number>} */ ({ f32: 4, q8: 1.0625, q4: 0.5625 });
 
 /**
  * A line of the kernels' table; `limit` is the index of the line that bounds it.
