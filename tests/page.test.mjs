@@ -73,6 +73,7 @@ describe("what is dropped", () => {
    */
   const folder = (...parts) => ({
     isFile: false,
+    isDirectory: true,
     createReader: () => ({ readEntries: (/** @type {(part: object[]) => void} */ resolve) => resolve(parts.shift() ?? []) }),
   });
 
@@ -84,14 +85,16 @@ describe("what is dropped", () => {
   const items = (/** @type {object[]} */ ...entries) =>
     entries.map((entry) => /** @type {any} */ ({ webkitGetAsEntry: () => entry, getAsFile: () => null }));
 
-  test("is read through its folders", async () => {
+  test("is read, folders and all", async () => {
     const names = async (/** @type {Promise<{ name: string }[]>} */ files) => (await files).map(({ name }) => name);
     const nested = folder([file("/m/a")], [folder([file("/m/sub/b")]), file("/m/c")]);
-    assert.deepEqual(await names(filesOf(items(nested, file("/d")))), ["m/a", "m/sub/b", "m/c", "d"]);
+    assert.deepEqual(await names(filesOf(items(nested))), ["m/a", "m/sub/b", "m/c"]);
     const many = folder(Array.from({ length: 3000 }, (_, n) => file(`/m/${n}`)));
     assert.equal((await filesOf(items(many))).length, 1000);
-    const ofScript = { webkitGetAsEntry: () => null, getAsFile: () => new File([], "config.json") };
-    assert.deepEqual(await names(filesOf([/** @type {any} */ (ofScript)])), ["config.json"]);
+    for (const entry of [null, unreadable]) {
+      const item = { webkitGetAsEntry: () => entry, getAsFile: () => new File([], "config.json") };
+      assert.deepEqual(await names(filesOf([/** @type {any} */ (item)])), ["config.json"]);
+    }
   });
 
   test("and cannot be read, or is no file, is a failure", async () => {

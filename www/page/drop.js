@@ -36,12 +36,16 @@ export function acceptDrops(onFiles, onFailure) {
  * @throws {EngineError} `missing-file`, `read-failed`
  */
 export async function filesOf(items) {
-  const dropped = Array.from(items, (item) => item.webkitGetAsEntry() ?? item.getAsFile()).filter((one) => one !== null);
+  // A file's entry is of no use: that of a script's file is null, or leads nowhere.
+  const dropped = Array.from(items, (item) => {
+    const entry = item.webkitGetAsEntry();
+    return entry?.isDirectory ? entry : item.getAsFile();
+  }).filter((one) => one !== null);
   /** @type {NamedBlob[]} */
   const files = [];
   try {
     for (const one of dropped) {
-      if (one instanceof File) files.push({ name: one.name, blob: one }); // that of a script is of no file system
+      if (one instanceof File) files.push({ name: one.name, blob: one });
       else await collect(one, files);
     }
   } catch (error) {
