@@ -23,6 +23,7 @@ const EXPOSED = "ETag, Link, Content-Range, X-Repo-Commit, X-Linked-Size, X-Link
  * @property {boolean} [gated]
  * @property {string} [cut] the path of a file whose transfer breaks off in the middle
  * @property {string} [slow] the path of a file that comes in a trickle
+ * @property {{ path: string, until: Promise<unknown> }} [held] a file of which the first half comes, and then the rest
  */
 
 /**
@@ -62,6 +63,8 @@ export async function imitateHub() {
     if (!repository || !bytes || !url.searchParams.has("signature")) return refuse(response, 403, "AccessDenied");
     if (repository.cut === path) return cut(response, bytes);
     if (repository.slow === path) return trickle(response, bytes);
+    const { held } = repository;
+    if (held && held.path === path) return hold(response, bytes, held.until);
     send(request, response, bytes);
   });
 
@@ -188,6 +191,17 @@ function trickle(response, bytes) {
     else clearInterval(timer), response.end();
   }, 100);
   response.on("close", () => clearInterval(timer));
+}
+
+/**
+ * @param {ServerResponse} response
+ * @param {Buffer} bytes
+ * @param {Promise<unknown>} until
+ */
+function hold(response, bytes, until) {
+  response.writeHead(200, { "Content-Length": bytes.length });
+  response.write(bytes.subarray(0, bytes.length >> 1));
+  void until.then(() => response.end(bytes.subarray(bytes.length >> 1)));
 }
 
 /**
