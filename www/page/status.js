@@ -22,7 +22,8 @@ export function sayFailure(error, advice = "") {
   const status = element("status", HTMLElement);
   status.classList.add("failed");
   status.dataset.code = isFailure(error) ? error.code : "unknown";
-  setText("status", advice ? `${messageOf(error)}\n${advice}` : messageOf(error));
+  const message = messageOf(error).replace(/[^.!?…]$/, "$&."); // the engine's own have no full stop
+  setText("status", advice ? `${message}\n${advice}` : message);
 }
 
 /** @param {LoadProgress | null} progress null: nothing is being loaded */
