@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { filesOf } from "../www/page/drop.js";
 import { Latest } from "../www/page/latest.js";
+import { readParameters } from "../www/page/parameters.js";
 import { settle } from "./loopback.mjs";
 
 describe("of loads asked for one after another", () => {
@@ -103,4 +104,12 @@ describe("what is dropped", () => {
     const text = { webkitGetAsEntry: () => null, getAsFile: () => null };
     await assert.rejects(filesOf([/** @type {any} */ (text)]), { code: "missing-file" });
   });
+});
+
+test("the page's address may name a hub on this machine only", () => {
+  assert.deepEqual(readParameters("?hub=http://127.0.0.1:8000&build=simd128"), { hub: "http://127.0.0.1:8000", build: "simd128" });
+  assert.deepEqual(readParameters("?hub=http://localhost:8000"), { hub: "http://localhost:8000" });
+  for (const hub of ["https://example.org", "http://127.0.0.1.example.org", "//127.0.0.1", "http://127.0.0.1@example.org", "javascript:alert(1)"]) {
+    assert.deepEqual(readParameters(`?hub=${encodeURIComponent(hub)}&build=fastest`), {}, hub);
+  }
 });
