@@ -2,17 +2,29 @@
 //!
 //! Sizes are 0, 1, and one either side of a vector, a panel, a tile, a block and a page; the reference sums in `f64`.
 
-pub(super) mod f32_kernel;
+pub(super) mod matrix_kernel;
 pub(super) mod vector_kernel;
 
-/// Stamps the contract on one kernel: its trait (`f32` or `vector`), the name that must be the one that runs, and a
+/// Stamps the contract on one kernel: its precision (`f32`, `q8`, `q4`) or `vector`, the name that must be the one that runs, and a
 /// reference to it.
 macro_rules! kernel_contract {
     (f32, $name:literal, $kernel:expr) => {
-        $crate::kernels::contract::kernel_contract!(@tests f32_contract, f32_kernel, $name, $kernel,
-            is_listed_under_its_name matvec_is_close_to_the_reference matvec_picks_single_columns_exactly
-            matmul_is_matvec_to_the_bit matmul_leaves_other_columns_alone segments_and_ranges_of_rows_equal_the_whole
-            plain_instruction_sets_give_the_bits_of_portable);
+        $crate::kernels::contract::kernel_contract!(@matrix f32_contract, $crate::kernels::Entry, $name, $kernel,
+            matvec_picks_single_columns_exactly);
+    };
+    (q8, $name:literal, $kernel:expr) => {
+        $crate::kernels::contract::kernel_contract!(@matrix q8_contract, $crate::kernels::Q8Block, $name, $kernel,);
+    };
+    (q4, $name:literal, $kernel:expr) => {
+        $crate::kernels::contract::kernel_contract!(@matrix q4_contract, $crate::kernels::Q4Block, $name, $kernel,);
+    };
+    (@matrix $module:ident, $block:ty, $name:literal, $kernel:expr, $($test:ident)*) => {
+        $crate::kernels::contract::kernel_contract!(@tests $module, matrix_kernel, $name,
+            { let kernel: &dyn $crate::kernels::MatrixKernel<$block> = $kernel; kernel },
+            is_listed_under_its_name matvec_is_close_to_the_reference matmul_is_matvec_to_the_bit
+            matmul_leaves_other_columns_alone segments_and_ranges_of_rows_equal_the_whole
+            plain_instruction_sets_give_the_bits_of_portable extremes_do_not_overflow
+            inputs_that_are_not_numbers_show $($test)*);
     };
     (vector, $name:literal, $kernel:expr) => {
         $crate::kernels::contract::kernel_contract!(@tests vector_contract, vector_kernel, $name, $kernel,

@@ -17,7 +17,7 @@ pub const CHAINS: usize = 13;
 /// The most multiply-adds that one instruction can do.
 #[derive(Clone, Copy, Debug)]
 pub struct Peak {
-    /// The instruction, as in [`F32Kernel::instruction`](super::F32Kernel::instruction).
+    /// The instruction, as in [`MatrixKernel::instruction`](super::MatrixKernel::instruction).
     pub instruction: &'static str,
     run: fn(u32) -> u64,
 }
@@ -36,6 +36,8 @@ pub fn peaks() -> &'static [Peak] {
         Peak { instruction: super::relaxed_simd::RelaxedSimd::MULTIPLY_ADD, run: wasm::f32_relaxed },
         #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
         Peak { instruction: "i32x4.relaxed_dot_i8x16_i7x16_add", run: wasm::i8_relaxed_dot },
+        #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+        Peak { instruction: "i16x8.relaxed_dot_i8x16_i7x16_s", run: wasm::i8_relaxed_pairs },
         #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
         Peak { instruction: super::simd128::Simd128::MULTIPLY_ADD, run: wasm::f32_simd128 },
         #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
@@ -122,16 +124,29 @@ mod wasm {
         black_box(sums.map(|sum| i32x4_extract_lane::<0>(sum)));
         u64::from(iterations) * CHAINS as u64 * 16
     }
+
+    /// Sums of 16 bits, added by another instruction.
+    #[cfg(target_feature = "relaxed-simd")]
+    pub(super) fn i8_relaxed_pairs(iterations: u32) -> u64 {
+        let y = i8x16_splat(black_box(5));
+        let sums = chains!(iterations, i16x8_splat(black_box(1)), |a| i16x8_add(
+            a,
+            i16x8_relaxed_dot_i8x16_i7x16(a, y)
+        ));
+        black_box(sums.map(|sum| i16x8_extract_lane::<0>(sum)));
+        u64::from(iterations) * CHAINS as u64 * 16
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::Block;
 
     #[cfg_attr(target_arch = "wasm32", wasm_bindgen_test::wasm_bindgen_test)]
     #[cfg_attr(not(target_arch = "wasm32"), test)]
     fn every_kernel_has_the_peak_of_its_instruction() {
-        for kernel in crate::kernels::f32_kernels() {
+        for kernel in crate::kernels::Entry::kernels() {
             let peak = peaks().iter().find(|peak| peak.instruction == kernel.instruction());
             assert!(peak.is_some_and(|peak| peak.run(3) == 3 * CHAINS as u64 * 4), "{}", kernel.name());
         }

@@ -6,8 +6,8 @@
 use std::hint::black_box;
 
 use super::{
-    Activation, AttentionShape, F32Kernel, PAGE, PackedF32, Page, VectorKernel, f32_kernels, limits,
-    reference, vector_kernels,
+    Activation, AttentionShape, Block, Entry, PAGE, Packed, PackedF32, Page, Q4Block, Q8Block, VectorKernel,
+    limits, reference, vector_kernels,
 };
 use crate::error::Result;
 
@@ -56,13 +56,15 @@ const CONTEXT: usize = 1000;
 /// # Panics
 /// If a kernel gives a wrong result.
 pub fn measure(settings: Settings, now: &dyn Fn() -> f64) -> Result<Vec<Measurement>> {
-    f32_kernels().iter().for_each(|kernel| check_f32(*kernel));
+    check_all::<Entry>();
+    check_all::<Q8Block>();
+    check_all::<Q4Block>();
     vector_kernels().iter().for_each(|kernel| check_vector(*kernel));
     let data = Data::new(settings.rows)?;
     let mut jobs = limit_jobs(&data);
-    for kernel in f32_kernels() {
-        f32_jobs(*kernel, &data, &mut jobs);
-    }
+    matrix_jobs(&data.f32, &data.x, &mut jobs);
+    matrix_jobs(&data.q8, &data.x, &mut jobs);
+    matrix_jobs(&data.q4, &data.x, &mut jobs);
     for kernel in vector_kernels() {
         vector_jobs(*kernel, &data, &mut jobs);
     }
@@ -76,23 +78,36 @@ pub fn measure(settings: Settings, now: &dyn Fn() -> f64) -> Result<Vec<Measurem
 
 /// What the jobs read.
 struct Data {
-    matrix: PackedF32,
-    layer: PackedF32,
+    f32: Matrices<Entry>,
+    q8: Matrices<Q8Block>,
+    q4: Matrices<Q4Block>,
     x: Vec<f32>,
     pages: Vec<Page>,
 }
 
-impl Data {
-    fn new(rows: usize) -> Result<Self> {
-        let x: Vec<f32> = (0..CHUNK * 4 * HIDDEN).map(|i| (i % 1000) as f32 / 500.0 - 1.0).collect();
-        let filled = |n: usize| -> Result<PackedF32> {
-            let mut matrix = PackedF32::new(n, HIDDEN)?;
+/// A matrix beyond the caches, and one of the size of a layer.
+struct Matrices<B> {
+    large: Packed<B>,
+    layer: Packed<B>,
+}
+
+impl<B: Block> Matrices<B> {
+    fn new(rows: usize, x: &[f32]) -> Result<Self> {
+        let filled = |n: usize| -> Result<Packed<B>> {
+            let mut matrix = Packed::new(n, HIDDEN)?;
             let strip = x.len() / HIDDEN;
             for row in (0..n).step_by(strip) {
                 matrix.set_rows(row, &x[..strip.min(n - row) * HIDDEN]);
             }
             Ok(matrix)
         };
+        Ok(Self { large: filled(rows)?, layer: filled(4 * HIDDEN)? })
+    }
+}
+
+impl Data {
+    fn new(rows: usize) -> Result<Self> {
+        let x: Vec<f32> = (0..CHUNK * 4 * HIDDEN).map(|i| (i % 1000) as f32 / 500.0 - 1.0).collect();
         let mut pages = Vec::new();
         for _ in 0..(CONTEXT + CHUNK).div_ceil(PAGE) {
             let mut page = Page::new(HEADS, HIDDEN / HEADS)?;
@@ -101,7 +116,8 @@ impl Data {
             }
             pages.push(page);
         }
-        Ok(Self { matrix: filled(rows)?, layer: filled(4 * HIDDEN)?, x, pages })
+        let (f32, q8, q4) = (Matrices::new(rows, &x)?, Matrices::new(rows, &x)?, Matrices::new(rows, &x)?);
+        Ok(Self { f32, q8, q4, x, pages })
     }
 }
 
@@ -128,16 +144,20 @@ impl<'a> Job<'a> {
         run: impl FnMut() + 'a,
     ) -> Self {
         let result = Measurement { kernel, operation, median: 0.0, best: 0.0, unit, limit };
-        Self { result, work, run: Box::new(run), repeats: 0, samples: Vec::new() }
+        Self { result, work, run: Box::new(run), repeats: 1, samples: Vec::new() }
     }
 
-    /// Takes one sample; the first call finds out how many runs that needs, and warms up.
+    /// Takes one sample, of as many runs as a coarse clock needs to tell their time; the first call warms up.
     fn take(&mut self, now: &dyn Fn() -> f64) {
-        while self.repeats == 0 || (self.samples.is_empty() && self.timed(now) < 1.0) {
-            self.repeats = (2 * self.repeats).max(1);
+        if self.samples.is_empty() {
+            self.timed(now);
         }
-        let elapsed = self.timed(now) / f64::from(self.repeats);
-        self.samples.push(elapsed);
+        let mut elapsed = self.timed(now);
+        while elapsed < 1.0 {
+            self.repeats *= 2;
+            elapsed = self.timed(now);
+        }
+        self.samples.push(elapsed / f64::from(self.repeats));
     }
 
     fn timed(&mut self, now: &dyn Fn() -> f64) -> f64 {
@@ -162,10 +182,11 @@ impl<'a> Job<'a> {
 
 /// The read bandwidth first, then the peaks in their order.
 fn limit_jobs(data: &Data) -> Vec<Job<'_>> {
-    let bytes = PackedF32::bytes(data.matrix.n(), HIDDEN) as f64;
+    let matrix = &data.f32.large;
+    let bytes = PackedF32::bytes(matrix.n(), HIDDEN) as f64;
     let mut jobs =
         vec![Job::new("limit", format!("read {:.0} MB", bytes / 1e6), (bytes, "GB/s"), None, || {
-            data.matrix.segments().for_each(|(_, panels)| _ = limits::read(panels));
+            matrix.segments().for_each(|(_, panels)| _ = limits::read(panels));
         })];
     for peak in limits::peaks() {
         let work = (peak.run(10_000) as f64, "GMAC/s");
@@ -174,22 +195,24 @@ fn limit_jobs(data: &Data) -> Vec<Job<'_>> {
     jobs
 }
 
-fn f32_jobs<'a>(kernel: &'static dyn F32Kernel, data: &'a Data, jobs: &mut Vec<Job<'a>>) {
-    let name = kernel.name();
-    let Data { matrix, layer, x, .. } = data;
-    let mut y = vec![0.0; matrix.n()];
-    let bytes = PackedF32::bytes(matrix.n(), HIDDEN) as f64;
-    let operation = format!("matvec [{}, {HIDDEN}]", matrix.n());
-    jobs.push(Job::new(name, operation, (bytes, "GB/s"), Some(0), move || {
-        matrix.matvec(kernel, black_box(&x[..HIDDEN]), &mut y);
-    }));
-    let peak = limits::peaks().iter().position(|peak| peak.instruction == kernel.instruction());
-    let mut y = vec![0.0; CHUNK * layer.n()];
-    let work = (CHUNK * layer.n() * HIDDEN) as f64;
-    let operation = format!("matmul {CHUNK} x [{}, {HIDDEN}]", layer.n());
-    jobs.push(Job::new(name, operation, (work, "GMAC/s"), peak.map(|index| index + 1), move || {
-        layer.matmul(kernel, CHUNK, black_box(&x[..CHUNK * HIDDEN]), &mut y);
-    }));
+/// Both regimes of every kernel of a precision.
+fn matrix_jobs<'a, B: Block>(matrices: &'a Matrices<B>, x: &'a [f32], jobs: &mut Vec<Job<'a>>) {
+    let Matrices { large, layer } = matrices;
+    for kernel in B::kernels().iter().copied() {
+        let mut y = vec![0.0; large.n()];
+        let work = (Packed::<B>::bytes(large.n(), HIDDEN) as f64, "GB/s");
+        let operation = format!("{} matvec [{}, {HIDDEN}]", B::NAME, large.n());
+        jobs.push(Job::new(kernel.name(), operation, work, Some(0), move || {
+            large.matmul(kernel, 1, black_box(&x[..HIDDEN]), &mut y);
+        }));
+        let peak = limits::peaks().iter().position(|peak| peak.instruction == kernel.instruction());
+        let mut y = vec![0.0; CHUNK * layer.n()];
+        let work = ((CHUNK * layer.n() * HIDDEN) as f64, "GMAC/s");
+        let operation = format!("{} matmul {CHUNK} x [{}, {HIDDEN}]", B::NAME, layer.n());
+        jobs.push(Job::new(kernel.name(), operation, work, peak.map(|index| index + 1), move || {
+            layer.matmul(kernel, CHUNK, black_box(&x[..CHUNK * HIDDEN]), &mut y);
+        }));
+    }
 }
 
 fn vector_jobs<'a>(kernel: &'static dyn VectorKernel, data: &'a Data, jobs: &mut Vec<Job<'a>>) {
@@ -230,21 +253,24 @@ fn vector_jobs<'a>(kernel: &'static dyn VectorKernel, data: &'a Data, jobs: &mut
     }
 }
 
-/// Panics unless a small product is right.
-fn check_f32(kernel: &dyn F32Kernel) {
+/// Panics unless a small product of every kernel of a precision is right.
+fn check_all<B: Block>() {
     let (m, n, k) = (7, 37, 300);
     let value = |i: usize| (i * 7919 % 1009) as f32 / 504.5 - 1.0;
-    let (w, x): (Vec<f32>, Vec<f32>) = ((0..n * k).map(value).collect(), (0..m * k).map(value).collect());
-    let mut matrix = PackedF32::new(n, k).expect("44 kB");
+    let (mut w, x): (Vec<f32>, Vec<f32>) = ((0..n * k).map(value).collect(), (0..m * k).map(value).collect());
+    let mut matrix = Packed::<B>::new(n, k).expect("44 kB");
     matrix.set_rows(0, &w);
-    let mut y = vec![0.0; m * n];
-    matrix.matmul(kernel, m, &x, &mut y);
-    for (found, expected) in y.iter().zip(reference::matmul(&w, n, m, k, &x)) {
-        assert!(
-            (f64::from(*found) - expected).abs() < 1e-3,
-            "{}: {found}, expected {expected}",
-            kernel.name()
-        );
+    w.chunks_mut(k).enumerate().for_each(|(row, w)| matrix.row(row, w));
+    let expected = reference::matmul(&w, n, m, k, &x);
+    // Quantised inputs are off by up to half of 1/127.
+    let tolerance = if B::DEPTH == 1 { 1e-3 } else { 0.5 };
+    for kernel in B::kernels() {
+        let mut y = vec![0.0; m * n];
+        matrix.matmul(*kernel, m, &x, &mut y);
+        for (found, expected) in y.iter().zip(&expected) {
+            let name = kernel.name();
+            assert!((f64::from(*found) - expected).abs() < tolerance, "{name}: {found}, expected {expected}");
+        }
     }
 }
 
@@ -277,14 +303,21 @@ mod tests {
             clock.get()
         };
         let results = measure(Settings { rows: 64, rounds: 3 }, &now).expect("fits");
-        for name in f32_kernels().iter().map(|kernel| kernel.name()) {
+        for name in Entry::kernels().iter().map(|kernel| kernel.name()) {
             let lines: Vec<_> = results.iter().filter(|line| line.kernel == name).collect();
-            assert_eq!(lines.len(), 7, "{name}: {lines:?}");
+            assert!(lines.len() >= 7, "{name}: {lines:?}");
             assert!(lines.iter().all(|line| line.best == line.median && line.best > 0.0), "{lines:?}");
-            let limits: Vec<_> =
-                lines.iter().filter_map(|line| line.limit).map(|limit| &results[limit]).collect();
-            assert!(limits.len() == 2 && limits.iter().all(|limit| limit.kernel == "limit"), "{limits:?}");
-            assert_eq!(limits[0].unit, "GB/s");
+        }
+        for precision in [Entry::NAME, Q8Block::NAME, Q4Block::NAME] {
+            let line = |operation: &str| {
+                let wanted = format!("{precision} {operation}");
+                results.iter().find(|line| line.operation.starts_with(&wanted)).expect("a line")
+            };
+            let limit = |line: &Measurement| &results[line.limit.expect("a limit")];
+            assert_eq!(limit(line("matvec")).unit, "GB/s");
+            if cfg!(target_arch = "wasm32") || precision == "f32" {
+                assert_eq!((limit(line("matmul")).kernel, limit(line("matmul")).unit), ("limit", "GMAC/s"));
+            }
         }
     }
 }

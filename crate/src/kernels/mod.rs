@@ -11,9 +11,9 @@
 //!
 //! # Layout of a packed matrix
 //!
-//! Rows are taken [`PANEL`] = 16 at a time. A *panel* is stored `k`-major: entry `i` of a panel holds column `i`
-//! of its 16 rows, side by side. So a matrix-vector product reads one stream from front to back, every SIMD lane keeps
-//! the sum of its own row, and no horizontal addition is needed.
+//! Rows are taken [`PANEL`] = 16 at a time. A *panel* is a run of *blocks* ([`Block`]), each some columns of its 16 rows, stored so
+//! that every SIMD lane keeps the sum of its own row. So a matrix-vector product reads one stream from front to back, and no
+//! horizontal addition is needed. Of `f32` a block is one column ([`Entry`]):
 //!
 //! ```text
 //! W [n, k]                     panels: &[[f32; 16]], panel p is entries p*k .. (p+1)*k
@@ -23,8 +23,9 @@
 //!   …                            entry 0 of panel 1:  column 0 of rows 16..32
 //! ```
 //!
-//! The last panel is padded with rows of zeros. The KV cache uses the same form twice ([`Page`]): keys are
-//! panels of positions, values panels of head dimensions, so that attention runs on the same two loops as a linear layer.
+//! Of 8 and 4 bits a block is 32 columns with a scale for each row: [`Q8Block`], [`Q4Block`]. The last panel is padded with rows of
+//! zeros. The KV cache uses the form of `f32` twice ([`Page`]): keys are panels of positions, values panels of head dimensions, so that
+//! attention runs on the same two loops as a linear layer.
 //!
 //! # The two regimes
 //!
@@ -36,21 +37,35 @@
 //!
 //! # Kernels and instruction sets
 //!
-//! Each loop is written once over a *token* of an instruction set ([`Lanes`]: four `f32`): [`portable`],
+//! The loops over floats are written once over a *token* of an instruction set ([`Lanes`]: four `f32`): [`portable`],
 //! `simd128`, `relaxed_simd`. The `portable` and `simd128` tokens use the same unfused operations in the same order,
 //! and give the same bits. The relaxed token fuses multiply and add where the processor can, and agrees within a
 //! tolerance.
 //!
-//! A kernel whose idea goes beyond a token (integer dots, say) is one file with its own struct:
+//! The loops around blocks of integers are written once too (`quantised`); what an instruction set does inside a block is one file
+//! for each idea. All of them give the same bits.
 //!
-//! 1. a doc comment with the layout and the tile, why they have their size, and what was measured on what;
-//! 2. the struct, compiled only where its instructions exist, and an `impl` of the trait of its precision;
-//! 3. `kernel_contract!` as the last line: the properties that every implementation of that trait must have;
-//! 4. one line in the trait's list at the end of this file, in order of preference.
+//! | precision | `portable.rs` | simd128 | relaxed SIMD |
+//! |---|---|---|---|
+//! | `f32` | `panels.rs` with a token | `panels.rs` with a token | `panels.rs` with a token |
+//! | `q8` | `q8.rs` | `q8_simd128.rs` | |
+//! | `q4` | `q4.rs` | `q4_simd128.rs` | `q4_relaxed.rs` |
 //!
-//! A new precision also brings its packed type (see [`PackedF32`]), its trait here, and its part of the contract.
+//! # A new kernel
+//!
+//! 1. A file: its doc comment has the layout and the tile, why they have their size, and what was measured on what.
+//! 2. Its struct, compiled only where its instructions exist. For blocks of integers implement `quantised::Dots`: how [`BLOCK`] inputs
+//!    are held, the dots of a panel with one row of inputs (`row`) and with a tile of them (`tile`); the loops around, the segments and the
+//!    quantising of the inputs come with `Quantised`. For anything else implement [`MatrixKernel`].
+//! 3. `kernel_contract!` as the last line: the properties that every kernel of that precision must have, bits included.
+//! 4. A line in the precision's list at the end of this file, in order of preference; and if its instruction is a new one, its peak in
+//!    [`limits`].
+//!
+//! A new precision is a type that implements [`Block`], its list of kernels, and an arm in `layers::matrix` and
+//! [`crate::layers::Precision`].
 
 mod attention;
+mod block;
 mod lanes;
 pub mod limits;
 mod math;
@@ -58,6 +73,16 @@ pub mod measure;
 mod pack;
 mod panels;
 pub mod portable;
+mod q4;
+#[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+mod q4_relaxed;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod q4_simd128;
+mod q8;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod q8_simd128;
+mod quantise;
+mod quantised;
 pub mod reference;
 #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
 pub mod relaxed_simd;
@@ -71,9 +96,13 @@ mod contract;
 use std::ops::Range;
 
 pub use attention::{AttentionShape, Page};
+pub use block::{BLOCK, Block, Tile};
 pub use lanes::Lanes;
-pub use pack::PackedF32;
+pub use pack::{Packed, PackedF32};
 pub use panels::F32Panels;
+pub use q4::Q4Block;
+pub use q8::Q8Block;
+pub use quantise::Scale;
 pub use vector::VectorOperations;
 
 /// Rows of a packed matrix that are stored side by side.
@@ -85,29 +114,30 @@ pub const PAGE: usize = 64;
 /// One entry of a panel: one column of [`PANEL`] rows.
 pub type Entry = [f32; PANEL];
 
-/// Products with a packed `f32` matrix.
+/// Products with a packed matrix of blocks `B`.
 ///
 /// Both methods add up every output along `k` in the same order with a single accumulator: the rows of
 /// [`matmul`](Self::matmul) equal [`matvec`](Self::matvec) to the bit.
-pub trait F32Kernel: Sync {
+pub trait MatrixKernel<B>: Sync {
     /// The name that benchmarks and the page show.
     fn name(&self) -> &'static str;
 
     /// The wasm instruction that does the multiply-adds; its peak is one of [`limits::peaks`].
     fn instruction(&self) -> &'static str;
 
-    /// `y = W x` for one vector: `x` is `[k]`, `y` is `[n]`, `panels` is `ceil(n / PANEL)` panels of `k` entries.
+    /// `y = W x` for one vector: `x` is `[k]`, `y` is `[n]`, `panels` is `ceil(n / PANEL)` panels of
+    /// `ceil(k / B::DEPTH)` blocks.
     ///
     /// # Panics
-    /// If the number of entries is not `ceil(n / PANEL) * k`.
-    fn matvec(&self, panels: &[Entry], x: &[f32], y: &mut [f32]);
+    /// If the number of blocks is another.
+    fn matvec(&self, panels: &[B], x: &[f32], y: &mut [f32]);
 
     /// Columns `columns` of `y = x Wᵀ`: `x` is `[m, k]`, `y` is `[m, n]`, and `panels` holds the output rows
     /// `columns` of `W`, which is all of it (`0..n`) or one segment. Other columns of `y` are left alone.
     ///
     /// # Panics
-    /// If a length does not fit `m`, or the number of entries is not `ceil(columns.len() / PANEL) * k`.
-    fn matmul(&self, panels: &[Entry], m: usize, x: &[f32], y: &mut [f32], columns: Range<usize>);
+    /// If a length does not fit `m`, or the number of blocks is not that of `columns.len()` rows.
+    fn matmul(&self, panels: &[B], m: usize, x: &[f32], y: &mut [f32], columns: Range<usize>);
 }
 
 /// What a model does to vectors between its matrix products.
@@ -177,13 +207,29 @@ pub enum Activation {
 }
 
 // The portable kernels of a build with SIMD are the yardstick of its tests, and not shipped.
-static F32_KERNELS: &[&dyn F32Kernel] = &[
+static F32_KERNELS: &[&dyn MatrixKernel<Entry>] = &[
     #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
     &relaxed_simd::F32,
     #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
     &simd128::F32,
     #[cfg(any(test, not(all(target_arch = "wasm32", target_feature = "simd128"))))]
     &portable::F32,
+];
+
+static Q8_KERNELS: &[&dyn MatrixKernel<Q8Block>] = &[
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    &q8_simd128::KERNEL,
+    #[cfg(any(test, not(all(target_arch = "wasm32", target_feature = "simd128"))))]
+    &portable::QUANTISED,
+];
+
+static Q4_KERNELS: &[&dyn MatrixKernel<Q4Block>] = &[
+    #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+    &q4_relaxed::KERNEL,
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    &q4_simd128::KERNEL,
+    #[cfg(any(test, not(all(target_arch = "wasm32", target_feature = "simd128"))))]
+    &portable::QUANTISED,
 ];
 
 static VECTOR_KERNELS: &[&dyn VectorKernel] = &[
@@ -195,12 +241,15 @@ static VECTOR_KERNELS: &[&dyn VectorKernel] = &[
     &portable::VECTOR,
 ];
 
-/// The `f32` matrix kernels of this build, the preferred one first.
-pub fn f32_kernels() -> &'static [&'static dyn F32Kernel] {
-    F32_KERNELS
-}
-
 /// The vector kernels of this build, the preferred one first.
 pub fn vector_kernels() -> &'static [&'static dyn VectorKernel] {
     VECTOR_KERNELS
+}
+
+/// The preferred one of the vector kernels that give the same bits in every build.
+pub fn exact_vector_kernel() -> &'static dyn VectorKernel {
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    return &simd128::VECTOR;
+    #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+    &portable::VECTOR
 }

@@ -22,7 +22,7 @@
 
 use std::ops::Range;
 
-use super::{Entry, F32Kernel, Lanes, PANEL};
+use super::{Entry, Lanes, MatrixKernel, PANEL};
 
 /// The most rows of `x` that a tile can have.
 pub(super) const LARGEST_TILE: usize = 6;
@@ -38,7 +38,7 @@ pub(super) const M_BLOCK: usize = 384;
 #[derive(Clone, Copy, Debug)]
 pub struct F32Panels<L, const TILE: usize>(pub(super) L);
 
-impl<L: Lanes, const TILE: usize> F32Kernel for F32Panels<L, TILE> {
+impl<L: Lanes, const TILE: usize> MatrixKernel<Entry> for F32Panels<L, TILE> {
     fn name(&self) -> &'static str {
         L::NAME
     }
@@ -209,6 +209,7 @@ fn half_tile<L: Lanes, const TILE: usize, const HALF: usize>(
 #[cfg(all(test, not(target_arch = "wasm32")))]
 mod tests {
     use super::*;
+    use crate::kernels::MatrixKernel;
     use crate::kernels::portable::F32;
 
     #[test]

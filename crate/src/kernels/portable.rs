@@ -3,13 +3,16 @@
 //! Arrays of four, which the compiler turns into whatever vectors the target has. Gives the same bits as `simd128`, so a
 //! native test speaks for the browser's plain build.
 
-use super::{F32Panels, Lanes, VectorOperations};
+use super::quantised::{Dots, Quantised, QuantisedBlock, TILE as QUANTISED_TILE};
+use super::{BLOCK, Entry, F32Panels, Lanes, PANEL, VectorOperations};
 
 /// Rows in a tile: see `panels`.
 const TILE: usize = 4;
 
 /// Products with packed `f32` matrices in plain Rust.
 pub static F32: F32Panels<Portable, TILE> = F32Panels(Portable);
+/// Products with packed matrices of integers in plain Rust.
+pub static QUANTISED: Quantised<Portable> = Quantised(Portable);
 /// Vector operations in plain Rust.
 pub static VECTOR: VectorOperations<Portable> = VectorOperations(Portable);
 
@@ -84,7 +87,38 @@ impl Lanes for Portable {
     }
 }
 
+impl<B: QuantisedBlock> Dots<B> for Portable {
+    const NAME: &'static str = <Self as Lanes>::NAME;
+    const INSTRUCTION: &'static str = <Self as Lanes>::MULTIPLY_ADD; // whatever the compiler makes of it
+    type Input = (f32, [i32; BLOCK]);
+
+    fn input(self, scale: f32, integers: &[i32; BLOCK]) -> Self::Input {
+        (scale, *integers)
+    }
+
+    fn row(self, panel: &[B], x: &[Self::Input], sums: &mut Entry) {
+        for (block, (scale, inputs)) in panel.iter().zip(x) {
+            let (dots, scales) = (block.dots(inputs), block.scales());
+            for row in 0..PANEL {
+                sums[row] += dots[row] as f32 * (scales[row].to_f32() * scale);
+            }
+        }
+    }
+
+    fn tile(self, panel: &[B], x: &[[Self::Input; QUANTISED_TILE]], sums: &mut [Entry; QUANTISED_TILE]) {
+        for (block, x) in panel.iter().zip(x) {
+            for (x, sums) in x.iter().zip(sums.iter_mut()) {
+                self.row(std::slice::from_ref(block), std::slice::from_ref(x), sums);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 super::contract::kernel_contract!(f32, "portable", &F32);
+#[cfg(test)]
+super::contract::kernel_contract!(q8, "portable", &QUANTISED);
+#[cfg(test)]
+super::contract::kernel_contract!(q4, "portable", &QUANTISED);
 #[cfg(test)]
 super::contract::kernel_contract!(vector, "portable", &VECTOR);

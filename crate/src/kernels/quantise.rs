@@ -1,0 +1,120 @@
+//! From `f32` to integers with a scale, for weights and for the inputs that meet them.
+//!
+//! Every operation is one that IEEE 754 rounds in one way only, so all builds and browsers get the same integers.
+
+use super::{BLOCK, PANEL, block::Tile};
+
+/// A scale of 16 bits: a sign, 5 bits of exponent and 10 of fraction, `±2^(e - 26) (1 + f / 1024)`.
+///
+/// Every half float below 64 but zero is one of these, and none is a subnormal `f32`, on which processors are slow. A shift, a mask and
+/// an addition make the `f32` of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Scale(pub(super) i16);
+
+impl Scale {
+    /// Fraction bits that `f32` has and a scale has not.
+    pub(super) const SHIFT: u32 = 13;
+    /// Where the sign, the exponent's low bits and the fraction lie after the shift.
+    pub(super) const MASK: i32 = 0x8fff_ffffu32 as i32;
+    /// What is added then: the difference of the exponents' biases.
+    pub(super) const BIAS: i32 = (127 - 26) << 23;
+
+    /// The scale closest to `value` among magnitudes from `2^-26` to `2^6`.
+    pub fn nearest(value: f32) -> Self {
+        let bits = (magnitude(value) - Self::BIAS).max(0);
+        let rounded = ((bits + (1 << (Self::SHIFT - 1))) >> Self::SHIFT).min(i32::from(i16::MAX)) as i16;
+        Self(if value.is_sign_negative() { rounded | i16::MIN } else { rounded })
+    }
+
+    /// The value of this scale.
+    #[inline(always)]
+    pub fn to_f32(self) -> f32 {
+        f32::from_bits((((i32::from(self.0) << Self::SHIFT) & Self::MASK) + Self::BIAS) as u32)
+    }
+}
+
+/// The largest magnitude of an `i8` in use: -128 is not, so that signs are symmetric.
+pub(super) const LARGEST_I8: f32 = 127.0;
+
+/// `value`, rounded to the nearest integer, ties to even, for magnitudes below 2^22: the integer sits in the low bits of such a
+/// float. Anything else gives some integer.
+#[inline(always)]
+pub(super) fn round(value: f32) -> i32 {
+    const SHIFTED: f32 = 12_582_912.0; // 1.5 * 2^23
+    ((value + SHIFTED).to_bits() as i32).wrapping_sub(SHIFTED.to_bits() as i32)
+}
+
+/// The bits of `|value|`: ordered as magnitudes are, infinity above all numbers and NaN above infinity.
+#[inline(always)]
+pub(super) fn magnitude(value: f32) -> i32 {
+    (value.to_bits() & 0x7fff_ffff) as i32
+}
+
+/// The value of the largest magnitude of each row of a tile, with its sign.
+pub(super) fn extremes(tile: &Tile) -> [f32; PANEL] {
+    let mut extremes = [0.0; PANEL];
+    for column in tile {
+        for (extreme, value) in extremes.iter_mut().zip(column) {
+            *extreme = if magnitude(*value) > magnitude(*extreme) { *value } else { *extreme };
+        }
+    }
+    extremes
+}
+
+/// [`BLOCK`] inputs of a matrix product as integers of `-levels..=levels`, and what one of them is worth. The worth is not a number
+/// where an input is not.
+#[inline(always)]
+pub(super) fn quantise_inputs(x: &[f32; BLOCK], levels: i32) -> (f32, [i32; BLOCK]) {
+    let largest = x.iter().fold(0, |largest, value| magnitude(*value).max(largest));
+    let largest = f32::from_bits(largest as u32);
+    let inverse = if largest == 0.0 { 0.0 } else { levels as f32 / largest };
+    (largest / levels as f32, x.map(|x| round(x * inverse).clamp(-levels, levels)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn every_half_float_below_64_is_a_scale() {
+        for bits in 1..half::f16::from_f32(64.0).to_bits() {
+            let value = half::f16::from_bits(bits).to_f32();
+            assert_eq!(Scale::nearest(value).to_f32(), value, "{bits:#06x}");
+            assert_eq!(Scale::nearest(-value).to_f32(), -value, "{bits:#06x}");
+        }
+    }
+
+    #[test]
+    fn a_scale_is_the_nearest_of_all() {
+        for value in [3.2159e-3, 1.0, 0.99999, -1.2345e-7, 63.0] {
+            let error = (Scale::nearest(value).to_f32() / value - 1.0).abs();
+            assert!(error <= 0.5f32.powi(11), "{value}: {error}");
+        }
+        assert_eq!(Scale::nearest(0.0), Scale::default());
+        assert_eq!(Scale::nearest(1e-9).to_f32(), 0.5f32.powi(26));
+        assert_eq!(Scale::nearest(f32::INFINITY).0, i16::MAX);
+    }
+
+    #[test]
+    fn rounding_is_to_the_nearest_even() {
+        for value in [0.0, 0.5, 1.5, 2.5, -0.5, -1.5, 126.5, -127.49, 0.499_999_97, 4e6] {
+            assert_eq!(round(value), value.round_ties_even() as i32, "{value}");
+        }
+    }
+
+    #[test]
+    fn inputs_keep_their_largest_and_their_nan() {
+        let mut x = [0.25; BLOCK];
+        x[3] = -2.0;
+        let (scale, integers) = quantise_inputs(&x, 127);
+        assert_eq!((scale, integers[3], integers[0]), (2.0 / 127.0, -127, 16));
+        assert_eq!(quantise_inputs(&[0.0; BLOCK], 127), (0.0, [0; BLOCK]));
+        x[7] = f32::NAN;
+        assert!(quantise_inputs(&x, 127).0.is_nan());
+        x[7] = f32::NEG_INFINITY;
+        assert_eq!(quantise_inputs(&x, 127).0, f32::INFINITY);
+    }
+}

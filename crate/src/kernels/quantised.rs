@@ -1,0 +1,168 @@
+//! Products with blocks of integers, written once for every precision and instruction set.
+//!
+//! The inputs are quantised as the weights are, 32 columns to a scale. Inside a block all arithmetic is on integers and exact; around
+//! it stands one order of operations that are rounded one by one:
+//!
+//! ```text
+//! sum[row] = sum[row] + f32(Σ_k weight[row][k] input[k]) * (scale of the weights[row] * scale of the inputs)
+//! ```
+//!
+//! So every kernel of a precision gives the same bits, in every build and browser, for one row of inputs and for many.
+
+use std::ops::Range;
+
+use super::block::{BLOCK, Block};
+use super::quantise::{Scale, quantise_inputs};
+use super::{Entry, MatrixKernel, PANEL};
+
+/// Rows of `x` in a tile. Each has its sums of 8 rows of `W` in two of the 15 vector registers that V8 has on x86-64; weights and
+/// inputs take up to five more.
+pub(super) const TILE: usize = 4;
+
+/// Blocks of a panel that a tile runs over before it goes on to the next: with 8 bits, 8.5 KiB of weights stay in the first-level
+/// cache while all tiles of a chunk meet them.
+const K_BLOCKS: usize = 16;
+
+/// A block of weights with a scale for each row.
+pub(super) trait QuantisedBlock: Block {
+    fn scales(&self) -> &[Scale; PANEL];
+
+    /// `Σ_k weight[row][k] input[k]` of each row.
+    fn dots(&self, inputs: &[i32; BLOCK]) -> [i32; PANEL];
+}
+
+/// What an instruction set does with the blocks of a precision.
+pub(super) trait Dots<B>: Copy + Sync + 'static {
+    const NAME: &'static str;
+    const INSTRUCTION: &'static str;
+
+    /// [`BLOCK`] inputs and their scale, as the loops below take them.
+    type Input: Copy + 'static;
+
+    fn input(self, scale: f32, integers: &[i32; BLOCK]) -> Self::Input;
+
+    /// `sums += panel x`, for one row of inputs.
+    fn row(self, panel: &[B], x: &[Self::Input], sums: &mut Entry);
+
+    /// `sums[r] += panel x[r]`, for the rows of a tile.
+    fn tile(self, panel: &[B], x: &[[Self::Input; TILE]], sums: &mut [Entry; TILE]);
+}
+
+/// Products with packed matrices of integers, by the loops `D`.
+#[derive(Clone, Copy, Debug)]
+pub struct Quantised<D>(pub(super) D);
+
+impl<B: Block, D: Dots<B>> MatrixKernel<B> for Quantised<D> {
+    fn name(&self) -> &'static str {
+        D::NAME
+    }
+
+    fn instruction(&self) -> &'static str {
+        D::INSTRUCTION
+    }
+
+    fn matvec(&self, panels: &[B], x: &[f32], y: &mut [f32]) {
+        let blocks = check_panels(panels, y.len(), x.len());
+        if blocks == 0 {
+            return y.fill(0.0);
+        }
+        let x: Vec<_> = self.inputs(x).collect();
+        for (panel, y) in panels.chunks_exact(blocks).zip(y.chunks_mut(PANEL)) {
+            let mut sums = [0.0; PANEL];
+            self.0.row(panel, &x, &mut sums);
+            y.copy_from_slice(&sums[..y.len()]);
+        }
+    }
+
+    // The loops are those of `panels`.
+    fn matmul(&self, panels: &[B], m: usize, x: &[f32], y: &mut [f32], columns: Range<usize>) {
+        let (n, k) = (y.len().checked_div(m).unwrap_or(0), x.len().checked_div(m).unwrap_or(0));
+        assert!(n * m == y.len() && k * m == x.len(), "{m} rows of {} inputs, {} outputs", x.len(), y.len());
+        if m == 0 {
+            return;
+        }
+        assert!(columns.start <= columns.end && columns.end <= n, "columns {columns:?} of {n}");
+        let blocks = check_panels(panels, columns.len(), k);
+        if m == 1 {
+            return self.matvec(panels, x, &mut y[columns]);
+        }
+        if columns.is_empty() {
+            return;
+        }
+        if blocks == 0 {
+            return y.chunks_exact_mut(n).for_each(|y| y[columns.clone()].fill(0.0));
+        }
+        let tiles: Vec<_> = x.chunks(TILE * k).map(|x| self.tile_inputs(x, k)).collect();
+        for start in (0..blocks).step_by(K_BLOCKS) {
+            let range = start..blocks.min(start + K_BLOCKS);
+            for (index, panel) in panels.chunks_exact(blocks).enumerate() {
+                let panel = &panel[range.clone()];
+                let first = columns.start + index * PANEL;
+                let columns = first..columns.end.min(first + PANEL);
+                for (tile, y) in tiles.iter().zip(y.chunks_mut(TILE * n)) {
+                    let mut sums = [[0.0; PANEL]; TILE];
+                    if start > 0 {
+                        for (sums, y) in sums.iter_mut().zip(y.chunks_exact(n)) {
+                            sums[..columns.len()].copy_from_slice(&y[columns.clone()]);
+                        }
+                    }
+                    self.0.tile(panel, &tile[range.clone()], &mut sums);
+                    for (sums, y) in sums.iter().zip(y.chunks_exact_mut(n)) {
+                        y[columns.clone()].copy_from_slice(&sums[..columns.len()]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Repeats the steps of a block, each with its number as a constant: LLVM leaves such loops rolled, and turns their index into a
+/// pointer for each load, whose additions take the place of dots.
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+macro_rules! unrolled {
+    ($step:ident in $($number:literal)* $body:block) => {
+        $({ const $step: usize = $number; $body })*
+    };
+}
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+pub(super) use unrolled;
+
+impl<D> Quantised<D> {
+    /// The blocks of one row of inputs, the last one filled up with zeros.
+    fn inputs<B: Block>(&self, x: &[f32]) -> impl Iterator<Item = D::Input>
+    where
+        D: Dots<B>,
+    {
+        let (whole, rest) = x.as_chunks::<BLOCK>();
+        let mut last = [0.0; BLOCK];
+        last[..rest.len()].copy_from_slice(rest);
+        let last = (!rest.is_empty()).then_some(last);
+        let dots = self.0;
+        whole.iter().copied().chain(last).map(move |x| {
+            let (scale, integers) = quantise_inputs(&x, B::INPUT_LEVELS);
+            dots.input(scale, &integers)
+        })
+    }
+
+    /// The blocks of up to [`TILE`] rows of inputs, side by side; rows that are not there are zeros.
+    fn tile_inputs<B: Block>(&self, x: &[f32], k: usize) -> Vec<[D::Input; TILE]>
+    where
+        D: Dots<B>,
+    {
+        let mut tile = vec![[self.0.input(0.0, &[0; BLOCK]); TILE]; k.div_ceil(BLOCK)];
+        for (r, x) in x.chunks_exact(k).enumerate() {
+            for (tile, input) in tile.iter_mut().zip(self.inputs(x)) {
+                tile[r] = input;
+            }
+        }
+        tile
+    }
+}
+
+/// The blocks of one panel.
+fn check_panels<B: Block>(panels: &[B], n: usize, k: usize) -> usize {
+    let blocks = k.div_ceil(B::DEPTH);
+    let expected = n.div_ceil(PANEL) * blocks;
+    assert!(panels.len() == expected, "[{n}, {k}] needs {expected} blocks, given {}", panels.len());
+    blocks
+}
