@@ -80,7 +80,7 @@ describe("load", () => {
     assert.deepEqual(worker(0).seen.map(({ type }) => type), ["start", "open", "load"]);
     const { source, precision, hub } = await worker(0).request("open");
     assert.deepEqual(source, { kind: "hub", repository: "a/b", revision: "main" });
-    assert.equal(precision, "f32");
+    assert.equal(precision, "q8");
     assert.equal(hub, "https://huggingface.co");
   });
 

@@ -4,6 +4,10 @@
 //! The same tests run natively and in a dedicated worker of a browser, in both wasm builds.
 
 mod fixture;
+#[cfg(not(target_arch = "wasm32"))]
+mod quality;
+#[path = "models/quantised.rs"]
+mod quantised;
 
 use candle_core::Tensor;
 use fixture::{Fixture, GPT2_A, GPT2_B, OPT_A, OPT_B, load, source};

@@ -108,8 +108,8 @@ describe("what is dropped", () => {
 
 test("the page's address may name a hub on this machine only", () => {
   assert.deepEqual(readParameters("?hub=http://127.0.0.1:8000&build=simd128"), { hub: "http://127.0.0.1:8000", build: "simd128" });
-  assert.deepEqual(readParameters("?hub=http://localhost:8000"), { hub: "http://localhost:8000" });
+  assert.deepEqual(readParameters("?hub=http://localhost:8000&precision=q4"), { hub: "http://localhost:8000", precision: "q4" });
   for (const hub of ["https://example.org", "http://127.0.0.1.example.org", "//127.0.0.1", "http://127.0.0.1@example.org", "javascript:alert(1)"]) {
-    assert.deepEqual(readParameters(`?hub=${encodeURIComponent(hub)}&build=fastest`), {}, hub);
+    assert.deepEqual(readParameters(`?hub=${encodeURIComponent(hub)}&build=fastest&precision=q9`), {}, hub);
   }
 });

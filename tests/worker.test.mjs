@@ -103,7 +103,7 @@ async function loaded() {
 test("a load ends with the model; its progress is thinned out, and its last is whole", async () => {
   const { engine, thread } = await loaded();
   assert.equal(engine.model?.architecture, "fake");
-  assert.equal(engine.model?.precision, "f32");
+  assert.equal(engine.model?.precision, "q8");
   const progress = thread(0).sent.filter(({ stage }) => stage === "load");
   assert.ok(progress.length < 100, `${progress.length} messages for 1001 steps`);
   assert.deepEqual([progress.at(-1).done, progress.at(-1).total], [1000, 1000]);

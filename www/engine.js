@@ -105,7 +105,7 @@ export class Engine {
    * @returns {Promise<Model>}
    * @throws {EngineError} any code of protocol.js that speaks of files, memory or the network; `cancelled`, `busy`
    */
-  async load(source, { precision = "f32", onProgress, signal } = {}) {
+  async load(source, { precision = "q8", onProgress, signal } = {}) {
     this.#refuseIfBusy();
     throwIfAborted(signal, "the load");
     const wire = wireSource(source);

@@ -13,9 +13,10 @@ import { say, sayFailure, showProgress } from "./page/status.js";
 
 /** @import { Run } from "./engine/run.js" */
 /** @import { Choice } from "./page/picker.js" */
-/** @import { GenerationResult, NamedBlob } from "./protocol.js" */
+/** @import { GenerationResult, NamedBlob, Precision } from "./protocol.js" */
 
 const prompt = element("prompt", HTMLTextAreaElement);
+const precision = element("precision", HTMLSelectElement);
 const compose = element("compose", HTMLFormElement);
 const generateButton = element("generate", HTMLButtonElement);
 const stopButton = element("stop", HTMLButtonElement);
@@ -74,7 +75,7 @@ async function loadNow(choice, signal) {
   refresh();
   try {
     await engine.load(choice.source, {
-      precision: /** @type {"f32"} */ (element("precision", HTMLSelectElement).value),
+      precision: /** @type {Precision} */ (precision.value),
       onProgress: showProgress,
       signal,
     });
@@ -170,6 +171,11 @@ function listen() {
   addEventListener("keydown", (event) => {
     if (event.key === "Escape") stop();
   });
+  // What is loaded is loaded again, in another form.
+  precision.addEventListener("change", () => {
+    const choice = wanted ?? exhibit;
+    if (choice) void load(choice);
+  });
   element("cancel-loading", HTMLButtonElement).addEventListener("click", () => loads.abort());
   for (const id of ["open-files", "open-folder"]) {
     const input = element(id, HTMLInputElement);
@@ -184,7 +190,9 @@ function listen() {
 
 try {
   say("Starting the engine…");
-  engine = await Engine.start(readParameters(location.search));
+  const parameters = readParameters(location.search);
+  if (parameters.precision) precision.value = parameters.precision;
+  engine = await Engine.start(parameters);
   // For the console: `await vitrine.engine.tokenize("text")`.
   Object.assign(globalThis, { vitrine: { engine } });
   listen();

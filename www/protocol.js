@@ -81,8 +81,14 @@
  */
 
 /**
+ * How the weights are held: `q8` and `q4` are quantised while they load, and write the same text in every browser and build.
+ *
+ * @typedef {"f32" | "q8" | "q4"} Precision
+ */
+
+/**
  * @typedef {object} LoadOptions
- * @property {"f32"} [precision] of the weights in memory; "f32" if not given
+ * @property {Precision} [precision] of the weights in memory; "q8" if not given
  * @property {(progress: LoadProgress) => void} [onProgress]
  * @property {AbortSignal} [signal] rejects the load as `cancelled`
  */

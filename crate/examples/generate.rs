@@ -1,8 +1,10 @@
 //! Continues a prompt in a terminal, with the same [`Session`](vitrine::Session) that the page runs.
 //!
 //! ```text
-//! cargo run --release --example generate -- www/models/storyteller "Once upon a time"
+//! cargo run --release --example generate -- www/models/storyteller "Once upon a time" [PRECISION [SEED]]
 //! ```
+//!
+//! Without a seed it always takes the most likely token.
 
 #[cfg(target_arch = "wasm32")]
 fn main() {
@@ -16,7 +18,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let mut arguments = std::env::args().skip(1);
     let (Some(folder), Some(prompt)) = (arguments.next(), arguments.next()) else {
-        return Err("usage: generate FOLDER PROMPT [SEED]".into());
+        return Err("usage: generate FOLDER PROMPT [PRECISION [SEED]]".into());
+    };
+    let precision = match arguments.next() {
+        Some(name) => Precision::from_name(&name).ok_or("precisions: f32, q8, q4")?,
+        None => Precision::default(),
     };
     let mut options = GenerateOptions::default();
     match arguments.next() {
@@ -24,7 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         None => options.sampling.temperature = 0.0,
     }
     let candidate = Candidate::open(Files::from_directory(folder)?)?;
-    let mut session = candidate.load(Precision::F32, &mut |_, _| {})?;
+    let mut session = candidate.load(precision, &mut |_, _| {})?;
     print!("{prompt}");
     let start = std::time::Instant::now();
     let mut tokens = 0;

@@ -150,12 +150,13 @@ fn plan(
     if bytes.total() > available {
         return Err(Error::Memory(format!(
             "this model needs {} in {} (weights {}, a full context {}), and a page can still have {}; \
-             choose a smaller model",
+             choose a smaller model{}",
             memory::readable(bytes.total()),
             precision.name(),
             memory::readable(bytes.weights),
             memory::readable(bytes.cache),
             memory::readable(available),
+            if precision == Precision::Q4 { "" } else { " or fewer bits" },
         )));
     }
     let (parameters, read_bytes) = (weights.parameters(), weights.read_bytes());

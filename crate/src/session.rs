@@ -65,7 +65,7 @@ impl Session {
             parameters: self.loaded.plan.parameters,
             precision: self.loaded.plan.precision,
             bytes: ModelBytes { cache: self.sequence.bytes(), ..self.loaded.plan.bytes },
-            kernel: self.loaded.kernels.f32.name(),
+            kernel: self.loaded.kernels.name(self.loaded.plan.precision),
             ignored: self.loaded.ignored.clone(),
         }
     }

@@ -164,8 +164,22 @@ fn weights_that_are_not_numbers() {
     let (header, mut data) = header_and_data();
     let start = header["ln_f.weight"]["data_offsets"][0].as_u64().expect("an offset") as usize;
     data[start..start + 4].copy_from_slice(&f32::NAN.to_le_bytes());
-    let mut session =
-        load(with_weights(safetensors(&header, &data))).expect("nothing looks at the values yet");
+    refuses(
+        with_weights(safetensors(&header, &data)),
+        "bad-tensor",
+        &["ln_f.weight", "finite", "NaN at element 0"],
+    );
+}
+
+/// Numbers that are fine one by one, and beyond f32 together.
+#[test]
+fn weights_whose_scores_are_not_numbers() {
+    let (header, mut data) = header_and_data();
+    let start = header["ln_f.weight"]["data_offsets"][0].as_u64().expect("an offset") as usize;
+    for value in data[start..start + 64].chunks_exact_mut(4) {
+        value.copy_from_slice(&3e38f32.to_le_bytes());
+    }
+    let mut session = load(with_weights(safetensors(&header, &data))).expect("every weight is a number");
     let first = session.generate("The", &greedy()).expect("a fair request").next().expect("an answer");
     assert_refused(first, "bad-file", &["not numbers"]);
     assert_writes(&mut GPT2_A.load());

@@ -31,7 +31,7 @@ inEveryEngine("the hub", (stage) => {
   after(() => hub?.close());
 
   /** Opens the page with this hub in place of the public one. */
-  const open = () => Page.open(stage.driver, `${stage.site.url}?hub=${encodeURIComponent(hub.url)}`);
+  const open = () => Page.open(stage.driver, `${stage.site.url}?precision=f32&hub=${encodeURIComponent(hub.url)}`);
 
   for (const [name, repository, folder] of /** @type {[string, string, string][]} */ ([
     ["GPT-2", "openai-community/gpt2", GPT2], // model.safetensors, tokenizer.json

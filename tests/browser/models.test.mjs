@@ -31,7 +31,7 @@ inEveryEngine("models", (stage) => {
 
   /** Opens the page with this hub in place of the public one, and keeps count of its workers from now on. */
   async function open() {
-    const page = await Page.open(stage.driver, `${stage.site.url}?hub=${encodeURIComponent(hub.url)}`);
+    const page = await Page.open(stage.driver, `${stage.site.url}?precision=f32&hub=${encodeURIComponent(hub.url)}`);
     await stage.driver.executeAsyncScript(`
       const { postMessage, terminate } = Worker.prototype;
       const [seen, ended] = [[], []];

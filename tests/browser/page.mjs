@@ -141,17 +141,18 @@ export class Page {
   }
 
   /**
-   * Chooses from the combobox "Model".
+   * Chooses from a combobox.
    *
-   * @param {string} name how the entry begins
+   * @param {string} name how the entry begins, up to a comma
+   * @param {"Model" | "Precision"} [from]
    */
-  async choose(name) {
+  async choose(name, from = "Model") {
     await this.#forgetFailure();
-    const box = await this.element("combobox", "Model");
+    const box = await this.element("combobox", from);
     for (const option of await box.findElements(By.css("option"))) {
       if ((await option.getText()).startsWith(`${name},`)) return option.click();
     }
-    throw new Error(`the model list has no "${name}"`);
+    throw new Error(`${from} has no "${name}"`);
   }
 
   /** Waits until a model is there. */

@@ -21,7 +21,7 @@ inEveryEngine("the page refuses", (stage) => {
   }
 
   test("each broken checkpoint, by what is wrong with it", async (t) => {
-    page = await Page.open(stage.driver, stage.site.url);
+    page = await Page.open(stage.driver, `${stage.site.url}?precision=f32`);
     for (const broken of BROKEN) {
       await t.test(broken.what, async () => {
         await page.openFiles(writeBroken(join(stage.scratch, broken.what.replaceAll(" ", "-")), broken));
@@ -33,7 +33,7 @@ inEveryEngine("the page refuses", (stage) => {
   });
 
   test("a model too big for memory, before it is loaded, with the figures", async () => {
-    page = await Page.open(stage.driver, stage.site.url);
+    page = await Page.open(stage.driver, `${stage.site.url}?precision=f32`);
     await page.openFiles(zeroCheckpoint(join(stage.scratch, "huge"), { layers: 24, hidden: 2048, context: 1024 }));
     assert.equal(await page.refusal(), "out-of-memory");
     assert.match(await page.status(), /\d.*GB|\d.*MB|\d.*GiB|\d.*MiB/);
@@ -41,7 +41,7 @@ inEveryEngine("the page refuses", (stage) => {
   });
 
   test("prompts and sampling values that make no sense", async () => {
-    page = await Page.open(stage.driver, stage.site.url);
+    page = await Page.open(stage.driver, `${stage.site.url}?precision=f32`);
     await page.fill("textbox", "Prompt", "");
     await page.press("Generate");
     assert.equal(await page.refusal(), "bad-request");
@@ -71,7 +71,7 @@ inEveryEngine("the page refuses", (stage) => {
 
   for (const how of ["panic", "memory", "stack"]) {
     test(`to pretend that nothing happened after a crash (${how}), and loads again`, async () => {
-      page = await Page.open(stage.driver, stage.site.url);
+      page = await Page.open(stage.driver, `${stage.site.url}?precision=f32`);
       const failure = await stage.driver.executeAsyncScript(
         "const done = arguments[1]; vitrine.engine.crash(arguments[0]).catch(({ code, message }) => done({ code, message }))",
         how,

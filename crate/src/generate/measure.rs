@@ -3,7 +3,7 @@
 use super::{Sampler, Sampling};
 use crate::error::Result;
 use crate::kernels::measure::Measurement;
-use crate::layers::{Kernels, tensor};
+use crate::layers::{Kernels, Precision, tensor};
 
 /// Tokens to choose among: GPT-2's vocabulary.
 const VOCABULARY: usize = 50_257;
@@ -28,7 +28,7 @@ pub fn measure_sampling(rounds: usize, now: &dyn Fn() -> f64) -> Result<Vec<Meas
     ];
     let mut results = Vec::new();
     for (name, sampling) in rules {
-        let mut sampler = Sampler::new(sampling, Kernels::preferred());
+        let mut sampler = Sampler::new(sampling, Kernels::preferred(Precision::default()));
         let mut samples = Vec::new();
         for _ in 0..rounds.max(1) {
             let start = now();

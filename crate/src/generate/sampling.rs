@@ -222,6 +222,7 @@ impl std::fmt::Debug for Sampler {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layers::Precision;
     use candle_core::Device;
 
     /// A vocabulary-sized row with the shape of a real model's logits: few likely tokens, a long tail.
@@ -236,7 +237,7 @@ mod tests {
     }
 
     fn sampler(sampling: Sampling) -> Sampler {
-        Sampler::new(sampling, Kernels::preferred())
+        Sampler::new(sampling, Kernels::preferred(Precision::F32))
     }
 
     /// The ids that rules keep, by sorting everything: the obvious way.

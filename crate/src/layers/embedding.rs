@@ -1,15 +1,15 @@
 //! Tables of vectors, one for each token or position.
 
+use super::matrix::Matrix;
 use super::{Layout, Linear, Rows, Weights, tensor};
 use crate::error::{Error, Result};
-use crate::kernels::PackedF32;
 use candle_core::Tensor;
 use std::rc::Rc;
 
 /// One vector for each token of the vocabulary, held packed, so that a tied head can share it.
 #[derive(Debug)]
 pub struct Embedding {
-    packed: Rc<PackedF32>,
+    packed: Rc<Matrix>,
     vocabulary: usize,
     size: usize,
 }

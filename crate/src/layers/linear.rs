@@ -2,9 +2,10 @@
 
 #![allow(clippy::single_range_in_vec_init, reason = "ranges of rows come in lists, and most lists hold one")]
 
-use super::{Kernels, Mode, Precision, Weights, tensor, with_values};
+use super::matrix::Matrix;
+use super::{Kernels, Mode, Weights, tensor, with_values};
 use crate::error::Result;
-use crate::kernels::{PANEL, PackedF32};
+use crate::kernels::PANEL;
 use candle_core::Tensor;
 use std::ops::Range;
 use std::rc::Rc;
@@ -58,7 +59,7 @@ impl<'a> Rows<'a> {
 /// `y = x wᵀ + b`, with `w` packed for the kernels.
 #[derive(Clone, Debug)]
 pub struct Linear {
-    weight: Rc<PackedF32>,
+    weight: Rc<Matrix>,
     bias: Option<Vec<f32>>,
     in_features: usize,
     out_features: usize,
@@ -76,11 +77,9 @@ impl Linear {
         let weights = &parts[0].weights;
         let out_features = parts.iter().map(Rows::count).sum();
         let planning = weights.mode() == Mode::Plan;
-        let mut packed = match weights.precision() {
-            Precision::F32 if planning => PackedF32::new(0, in_features)?,
-            Precision::F32 => PackedF32::new(out_features, in_features)?,
-        };
-        weights.count_resident(PackedF32::bytes(out_features, in_features));
+        let precision = weights.precision();
+        let mut packed = Matrix::new(precision, if planning { 0 } else { out_features }, in_features)?;
+        weights.count_resident(Matrix::bytes(precision, out_features, in_features));
         let mut bias = Vec::new();
         let mut first_row = 0;
         for part in parts {
@@ -106,7 +105,7 @@ impl Linear {
     }
 
     /// The packed matrix, to share: a head tied to an embedding holds its weights once.
-    pub(super) fn packed(&self) -> &Rc<PackedF32> {
+    pub(super) fn packed(&self) -> &Rc<Matrix> {
         &self.weight
     }
 
@@ -119,11 +118,7 @@ impl Linear {
         assert_eq!(in_features, self.in_features, "input of a linear layer");
         let mut y = vec![0.0; seq * self.out_features];
         with_values(x, |x| {
-            // Decode and prefill are two regimes, bounded by memory bandwidth and by multiply-adds.
-            match seq {
-                1 => self.weight.matvec(self.kernels.f32, x, &mut y),
-                _ => self.weight.matmul(self.kernels.f32, seq, x, &mut y),
-            }
+            self.weight.multiply(self.kernels, seq, x, &mut y);
             Ok(())
         })?;
         if let Some(bias) = &self.bias {
@@ -134,7 +129,7 @@ impl Linear {
 }
 
 impl Rows<'_> {
-    fn pack_out_in(&self, packed: &mut PackedF32, first_row: usize, in_features: usize) -> Result<()> {
+    fn pack_out_in(&self, packed: &mut Matrix, first_row: usize, in_features: usize) -> Result<()> {
         let shape = [self.out_features, in_features];
         let n_read = self.count() as u64 * in_features as u64;
         let Some(tensor) = self.weights.tensor(self.weight, &shape, n_read)? else { return Ok(()) };
@@ -155,14 +150,15 @@ impl Rows<'_> {
         Ok(())
     }
 
-    fn pack_in_out(&self, packed: &mut PackedF32, first_row: usize, in_features: usize) -> Result<()> {
+    fn pack_in_out(&self, packed: &mut Matrix, first_row: usize, in_features: usize) -> Result<()> {
         let width = self.out_features;
         let shape = [in_features, width];
         let n_read = in_features as u64 * width as u64;
         let Some(tensor) = self.weights.tensor(self.weight, &shape, n_read)? else {
             return Ok(());
         };
-        let columns_per_strip = (STRIP_VALUES / width).max(1);
+        let columns_per_strip =
+            (STRIP_VALUES / width).max(1).next_multiple_of(self.weights.precision().depth());
         let mut strip = vec![0.0; columns_per_strip.min(in_features) * width];
         for start in (0..in_features).step_by(columns_per_strip) {
             let columns = columns_per_strip.min(in_features - start);
@@ -182,7 +178,7 @@ impl Rows<'_> {
 mod tests {
     use super::*;
     use crate::checkpoint::{BytesSource, Checkpoint};
-    use crate::layers::{tensor, with_values};
+    use crate::layers::{Precision, tensor, with_values};
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 

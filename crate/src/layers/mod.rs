@@ -10,6 +10,7 @@ mod attention;
 mod cache;
 mod embedding;
 mod linear;
+mod matrix;
 mod norm;
 mod weights;
 
@@ -23,25 +24,31 @@ pub use norm::LayerNorm;
 pub use weights::{Mode, Weights};
 
 use crate::error::Result;
-use crate::kernels::{F32Kernel, VectorKernel};
+use crate::kernels::{Block, Entry, MatrixKernel, Q4Block, Q8Block, VectorKernel};
 use candle_core::{CpuStorage, Device, Shape, Storage, Tensor};
 
-/// How the weights of the matrix products are held.
+/// How the weights of the matrix products are held. Norms, biases and position tables are `f32` in each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
-    /// 32-bit floats, as exact as the checkpoint.
-    #[default]
+    /// 32-bit floats, as exact as the checkpoint. The two wasm builds may round differently.
     F32,
+    /// 8 bits, with a scale for 32 weights. The same bits in every build and browser.
+    #[default]
+    Q8,
+    /// 4 bits, with a scale for 32 weights. The same bits in every build and browser.
+    Q4,
 }
 
 impl Precision {
     /// Every precision of this build.
-    pub const ALL: [Self; 1] = [Self::F32];
+    pub const ALL: [Self; 3] = [Self::F32, Self::Q8, Self::Q4];
 
     /// The name that the page and the JavaScript API use.
     pub fn name(self) -> &'static str {
         match self {
-            Self::F32 => "f32",
+            Self::F32 => Entry::NAME,
+            Self::Q8 => Q8Block::NAME,
+            Self::Q4 => Q4Block::NAME,
         }
     }
 
@@ -55,21 +62,40 @@ impl Precision {
 #[derive(Clone, Copy)]
 pub struct Kernels {
     /// Matrix products over f32 panels.
-    pub f32: &'static dyn F32Kernel,
+    pub f32: &'static dyn MatrixKernel<Entry>,
+    /// Matrix products over blocks of 8 bits.
+    pub q8: &'static dyn MatrixKernel<Q8Block>,
+    /// Matrix products over blocks of 4 bits.
+    pub q4: &'static dyn MatrixKernel<Q4Block>,
     /// Softmax, norms, activations, attention.
     pub vector: &'static dyn VectorKernel,
 }
 
 impl Kernels {
-    /// The preferred kernels of this build.
-    pub fn preferred() -> Self {
-        Self { f32: crate::kernels::f32_kernels()[0], vector: crate::kernels::vector_kernels()[0] }
+    /// The preferred kernels of this build for a model of that precision: quantised ones promise the same bits everywhere,
+    /// so nothing in their pass may fuse multiply and add.
+    pub fn preferred(precision: Precision) -> Self {
+        let vector = match precision {
+            Precision::F32 => crate::kernels::vector_kernels()[0],
+            Precision::Q8 | Precision::Q4 => crate::kernels::exact_vector_kernel(),
+        };
+        Self { f32: Entry::kernels()[0], q8: Q8Block::kernels()[0], q4: Q4Block::kernels()[0], vector }
+    }
+
+    /// The name of the kernel that multiplies the matrices of that precision.
+    pub fn name(&self, precision: Precision) -> &'static str {
+        match precision {
+            Precision::F32 => self.f32.name(),
+            Precision::Q8 => self.q8.name(),
+            Precision::Q4 => self.q4.name(),
+        }
     }
 }
 
 impl std::fmt::Debug for Kernels {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Kernels({}, {})", self.f32.name(), self.vector.name())
+        let [f32, q8, q4] = Precision::ALL.map(|precision| self.name(precision));
+        write!(f, "Kernels({f32}, {q8}, {q4}, {})", self.vector.name())
     }
 }
 
@@ -118,7 +144,7 @@ mod oracle {
     fn softmax_is_candles() {
         let x = rows();
         let mut ours = values(&x);
-        ours.chunks_mut(37).for_each(|row| Kernels::preferred().vector.softmax(row));
+        ours.chunks_mut(37).for_each(|row| Kernels::preferred(Precision::F32).vector.softmax(row));
         assert_close("softmax", &ours, &candle_nn::ops::softmax(&x, D::Minus1).expect("softmax"), 1e-6);
     }
 
@@ -128,7 +154,7 @@ mod oracle {
         let weight: Vec<f32> = (0..37).map(|i| 1.0 + i as f32 / 50.0).collect();
         let bias: Vec<f32> = (0..37).map(|i| i as f32 / 70.0 - 0.2).collect();
         let mut ours = vec![0.0; 5 * 37];
-        Kernels::preferred().vector.layer_norm(&values(&x), &weight, &bias, 1e-5, &mut ours);
+        Kernels::preferred(Precision::F32).vector.layer_norm(&values(&x), &weight, &bias, 1e-5, &mut ours);
         let (weight, bias) = (tensor(weight, 37).expect("weight"), tensor(bias, 37).expect("bias"));
         let norm = candle_nn::LayerNorm::new(weight, bias, 1e-5);
         assert_close("layer norm", &ours, &norm.forward(&x).expect("a norm"), 2e-6);
@@ -144,7 +170,7 @@ mod oracle {
             (Activation::Silu, candle_nn::Activation::Silu),
         ] {
             let mut ours = values(&x);
-            Kernels::preferred().vector.activation(activation, &mut ours);
+            Kernels::preferred(Precision::F32).vector.activation(activation, &mut ours);
             assert_close(&format!("{activation:?}"), &ours, &theirs.forward(&x).expect("a result"), 5e-6);
         }
     }

@@ -77,7 +77,7 @@ impl<'a> Weights<'a> {
             checkpoint,
             mode,
             precision,
-            kernels: Kernels::preferred(),
+            kernels: Kernels::preferred(precision),
             used: RefCell::default(),
             resident: Cell::new(0),
             read: Cell::new(0),
@@ -152,10 +152,16 @@ impl<'a> Weights<'a> {
         Ok(None)
     }
 
-    /// Reads values of `tensor` from element `start` on, and reports progress.
+    /// Reads values of `tensor` from element `start` on, and reports progress. They must be finite: integers would hide that one
+    /// is not.
     pub(super) fn read(&self, tensor: &TensorInfo, start: u64, values: &mut [f32]) -> Result<()> {
         let checkpoint = self.pass.checkpoint.expect("only a checkpoint has tensors");
         checkpoint.read_f32(tensor, start, values)?;
+        if let Some(index) = values.iter().position(|value| !value.is_finite()) {
+            let (name, expected) = (tensor.name.clone(), "finite numbers".to_owned());
+            let found = format!("{} at element {}", values[index], start + index as u64);
+            return Err(Error::Tensor { name, expected, found });
+        }
         self.count_read(tensor, values.len() as u64);
         (self.pass.progress.borrow_mut())(self.pass.read.get().min(self.pass.total), self.pass.total);
         Ok(())

@@ -40,7 +40,7 @@ pub fn build() -> JsValue {
         "id": option_env!("VITRINE_BUILD_ID").unwrap_or("dev"),
         "version": env!("CARGO_PKG_VERSION"),
         "name": BUILD_NAME,
-        "kernel": crate::kernels::f32_kernels()[0].name(),
+        "kernel": crate::layers::Kernels::preferred(Precision::default()).name(Precision::default()),
     }))
 }
 

@@ -1,0 +1,153 @@
+//! Quantised models: the same bits in every build and browser, and close to f32.
+
+use super::{bits, run, sampled, trace};
+use crate::fixture::{Fixture, GPT2_A, GPT2_B, OPT_A, OPT_B};
+use vitrine::{Candidate, Precision, Session};
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+const FIXTURES: [&Fixture; 4] = [&GPT2_A, &GPT2_B, &OPT_A, &OPT_B];
+
+fn load(fixture: &Fixture, precision: Precision) -> Session {
+    let candidate = Candidate::open(fixture.with(&[])).expect("a candidate");
+    candidate.load(precision, &mut |_, _| {}).expect("a session")
+}
+
+fn logits(session: &mut Session, ids: &[u32], chunk: usize) -> Vec<Vec<f32>> {
+    trace(session, ids, chunk).pop().expect("logits come last").1
+}
+
+/// FNV-1a over the bits of all values.
+fn hash(rows: &[Vec<f32>]) -> u64 {
+    let bytes = rows.iter().flatten().flat_map(|value| value.to_bits().to_le_bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+}
+
+/// Recorded from this crate, natively; the browsers and both wasm builds must give the same.
+#[test]
+fn logits_are_the_same_bits_on_every_platform() {
+    let found: Vec<_> = [Precision::Q8, Precision::Q4]
+        .iter()
+        .map(|&precision| {
+            FIXTURES.map(|fixture| {
+                let ids = fixture.expected().long.ids;
+                format!("{:016x}", hash(&logits(&mut load(fixture, precision), &ids, ids.len())))
+            })
+        })
+        .collect();
+    let expected = [
+        ["a5928e749ee0e2a1", "5e1fd8ce4e3ff6a2", "7fd85ccfcfc177d7", "8e1486abaebee24f"],
+        ["f75499ec40858604", "ba800d45decf77ff", "68fda08fda4ae9dd", "6b7bb64f78091550"],
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn token_by_token_chunked_and_whole_agree_to_the_bit() {
+    for precision in [Precision::Q8, Precision::Q4] {
+        for fixture in FIXTURES {
+            let ids = fixture.expected().long.ids;
+            let mut session = load(fixture, precision);
+            let whole = bits(&logits(&mut session, &ids, ids.len()));
+            for chunk in [1, 3, 16] {
+                let chunked = bits(&logits(&mut session, &ids, chunk));
+                assert!(chunked == whole, "{} in {precision:?}, chunks of {chunk}", fixture.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_seed_draws_the_same_text_on_every_platform() {
+    let (q8, ..) = run(&mut load(&GPT2_A, Precision::Q8), "The lamp in the window", &sampled(7));
+    let (q4, ..) = run(&mut load(&GPT2_A, Precision::Q4), "The lamp in the window", &sampled(7));
+    let expected = [
+        16, 16, 93, 283, 301, 259, 29, 69, 69, 69, 69, 93, 93, 93, 93, 54, 54, 54, 54, 283, 283, 283, 58, 58,
+        283, 283, 283, 54, 54, 54, 54, 54,
+    ];
+    assert_eq!(q8, expected);
+    let expected = [
+        16, 16, 93, 283, 301, 259, 29, 62, 62, 47, 51, 93, 93, 4, 69, 69, 89, 29, 307, 74, 74, 74, 58, 58,
+        283, 283, 283, 54, 54, 54, 54, 54,
+    ];
+    assert_eq!(q4, expected);
+}
+
+/// The mean error of the logits beside their spread: what quantising these random weights costs.
+#[test]
+fn logits_are_close_to_those_of_f32() {
+    for (precision, bound) in [(Precision::Q8, 0.04), (Precision::Q4, 0.6)] {
+        for fixture in FIXTURES {
+            let ids = fixture.expected().long.ids;
+            let exact = logits(&mut fixture.load(), &ids, ids.len()).concat();
+            let found = logits(&mut load(fixture, precision), &ids, ids.len()).concat();
+            let squares =
+                |values: &mut dyn Iterator<Item = f32>| values.map(|x| f64::from(x * x)).sum::<f64>();
+            let error = squares(&mut exact.iter().zip(&found).map(|(exact, found)| exact - found));
+            let share = (error / squares(&mut exact.iter().copied())).sqrt();
+            println!("{} {precision:?} {share}", fixture.name);
+            assert!(share < bound, "{} in {precision:?}: {share}", fixture.name);
+        }
+    }
+}
+
+#[test]
+fn a_quantised_model_says_so_and_is_smaller() {
+    let bytes = |precision| {
+        let info = load(&GPT2_A, precision).info();
+        assert_eq!(info.precision, precision);
+        info.bytes.weights
+    };
+    let [f32, q8, q4] = Precision::ALL.map(bytes);
+    assert!(q8 < f32 / 2 && q4 < q8, "{f32}, {q8}, {q4}");
+}
+
+/// What the end-to-end tests expect of the page.
+#[cfg(not(target_arch = "wasm32"))]
+#[test]
+fn the_built_in_model_writes_its_recorded_text() {
+    use super::greedy;
+    use vitrine::Files;
+
+    let root = format!("{}/..", env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| -> serde_json::Value {
+        let text = std::fs::read_to_string(format!("{root}/{path}")).expect(path);
+        serde_json::from_str(&text).expect(path)
+    };
+    let reference = read("www/models/storyteller/expected.json");
+    let recorded = read("tests/fixtures/storyteller_quantised.json");
+    let length = reference["ids"].as_array().expect("ids").len();
+    for (precision, expected) in [
+        (Precision::F32, &reference["text"]),
+        (Precision::Q8, &recorded["q8"]),
+        (Precision::Q4, &recorded["q4"]),
+    ] {
+        let files = Files::from_directory(format!("{root}/www/models/storyteller")).expect("the model");
+        let candidate = Candidate::open(files).expect("a candidate");
+        let mut session = candidate.load(precision, &mut |_, _| {}).expect("a session");
+        let (_, _, text, _) =
+            run(&mut session, reference["prompt"].as_str().expect("a prompt"), &greedy(length));
+        assert_eq!(&text, expected, "{precision:?}");
+    }
+}
+
+/// The bounds that the README states, on the built-in model and a story that it was not trained on.
+#[cfg(not(target_arch = "wasm32"))]
+#[test]
+fn the_built_in_model_loses_little() {
+    use crate::quality::compare;
+    use vitrine::Files;
+
+    let root = format!("{}/..", env!("CARGO_MANIFEST_DIR"));
+    let story = std::fs::read_to_string(format!("{root}/tests/fixtures/story.txt")).expect("the story");
+    let open = || Files::from_directory(format!("{root}/www/models/storyteller"));
+    let found = compare(open, &story, &[Precision::Q8, Precision::Q4]).expect("two comparisons");
+    for ((precision, quality), (change, divergence, agreement)) in
+        found.iter().zip([(0.001, 5e-4, 0.97), (0.05, 0.08, 0.75)])
+    {
+        assert!(quality.positions > 1000 && quality.perplexity > 1.0, "{quality:?}");
+        assert!(quality.perplexity_change.abs() <= change, "{precision:?}: {quality:?}");
+        assert!(quality.divergence <= divergence, "{precision:?}: {quality:?}");
+        assert!(quality.top_1_agreement >= agreement, "{precision:?}: {quality:?}");
+    }
+}
