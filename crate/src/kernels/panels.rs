@@ -16,9 +16,9 @@
 //! Chromium on a Zen 4, 6 reaches 86 % of the peak of `f32x4.relaxed_madd` (4: 83 %), and 4 reaches 74 % of the peak of
 //! `f32x4.mul` and `f32x4.add` (6: 48 %, for it spills).
 //!
-//! Whoever changes a loop should look at the emitted wasm: LLVM may turn the index into pointers, whose constant offsets it
-//! then adds with an instruction each, and may put all products with one weight before those with the next, which needs
-//! every input of the tile at once and spills. Either shows as more `i32.add` than the loop has lines.
+//! Whoever changes a loop should look at the emitted wasm: LLVM may put all products with one weight before those with the next,
+//! which needs every input of the tile at once and spills; and its loop strength reduction, switched off in `.cargo/config.toml`, turns
+//! constant offsets into additions, which then show as more `i32.add` than the loop has lines.
 
 use std::ops::Range;
 

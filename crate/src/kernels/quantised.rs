@@ -116,8 +116,8 @@ impl<B: Block, D: Dots<B>> MatrixKernel<B> for Quantised<D> {
     }
 }
 
-/// Repeats the steps of a block, each with its number as a constant: LLVM leaves such loops rolled, and turns their index into a
-/// pointer for each load, whose additions take the place of dots.
+/// Repeats the steps of a block, each with its number as a constant, so that a load has its offset from the block in it. LLVM leaves
+/// loops of this size rolled.
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 macro_rules! unrolled {
     ($step:ident in $($number:literal)* $body:block) => {
