@@ -90,27 +90,32 @@ impl Lanes for Portable {
 impl<B: QuantisedBlock> Dots<B> for Portable {
     const NAME: &'static str = <Self as Lanes>::NAME;
     const INSTRUCTION: &'static str = <Self as Lanes>::MULTIPLY_ADD; // whatever the compiler makes of it
-    type Input = (f32, [i32; BLOCK]);
+    type Input<const M: usize> = ([f32; M], [[i32; BLOCK]; M]);
 
-    fn input(self, scale: f32, integers: &[i32; BLOCK]) -> Self::Input {
-        (scale, *integers)
+    fn input<const M: usize>(self, scales: [f32; M], integers: &[[i32; BLOCK]; M]) -> Self::Input<M> {
+        (scales, *integers)
     }
 
-    fn row(self, panel: &[B], x: &[Self::Input], sums: &mut Entry) {
-        for (block, (scale, inputs)) in panel.iter().zip(x) {
-            let (dots, scales) = (block.dots(inputs), block.scales());
-            for row in 0..PANEL {
-                sums[row] += dots[row] as f32 * (scales[row].to_f32() * scale);
-            }
+    fn row(self, panel: &[B], x: &[Self::Input<1>], sums: &mut Entry) {
+        for (block, ([scale], [inputs])) in panel.iter().zip(x) {
+            add_dots(block, *scale, inputs, sums);
         }
     }
 
-    fn tile(self, panel: &[B], x: &[[Self::Input; QUANTISED_TILE]], sums: &mut [Entry; QUANTISED_TILE]) {
-        for (block, x) in panel.iter().zip(x) {
-            for (x, sums) in x.iter().zip(sums.iter_mut()) {
-                self.row(std::slice::from_ref(block), std::slice::from_ref(x), sums);
+    fn tile(self, panel: &[B], x: &[Self::Input<QUANTISED_TILE>], sums: &mut [Entry; QUANTISED_TILE]) {
+        for (block, (scales, inputs)) in panel.iter().zip(x) {
+            for ((scale, inputs), sums) in scales.iter().zip(inputs).zip(sums.iter_mut()) {
+                add_dots(block, *scale, inputs, sums);
             }
         }
+    }
+}
+
+/// `sums += block x`, for one row of inputs.
+fn add_dots<B: QuantisedBlock>(block: &B, scale: f32, inputs: &[i32; BLOCK], sums: &mut Entry) {
+    let (dots, scales) = (block.dots(inputs), block.scales());
+    for row in 0..PANEL {
+        sums[row] += dots[row] as f32 * (scales[row].to_f32() * scale);
     }
 }
 

@@ -14,7 +14,7 @@
 use core::arch::wasm32::*;
 
 use super::q4::ZERO_POINT;
-use super::q8_simd128::{PairedInput, dot, load, scaled, scales, store};
+use super::q8_simd128::{Paired, dot, load, scaled, scales, store};
 use super::quantised::{Dots, Quantised, TILE, unrolled};
 use super::{BLOCK, Entry, Q4Block};
 
@@ -39,22 +39,22 @@ fn nibbles(bytes: &[u8; 16]) -> [[v128; 2]; 2] {
 impl Dots<Q4Block> for NibblePairs {
     const NAME: &'static str = "simd128";
     const INSTRUCTION: &'static str = "i32x4.dot_i16x8_s";
-    type Input = PairedInput;
+    type Input<const M: usize> = Paired<M>;
 
     #[inline(always)]
-    fn input(self, scale: f32, integers: &[i32; BLOCK]) -> PairedInput {
-        PairedInput::new(scale, integers)
+    fn input<const M: usize>(self, scales: [f32; M], integers: &[[i32; BLOCK]; M]) -> Paired<M> {
+        Paired::new(scales, integers)
     }
 
     #[inline(always)]
-    fn row(self, panel: &[Q4Block], x: &[PairedInput], sums: &mut Entry) {
+    fn row(self, panel: &[Q4Block], x: &[Paired<1>], sums: &mut Entry) {
         let (mut a, mut b, mut c, mut d) = (load(sums, 0), load(sums, 1), load(sums, 2), load(sums, 3));
         for (block, x) in panel.iter().zip(x) {
-            let start = i32x4_splat(-ZERO_POINT * x.sum);
+            let start = i32x4_splat(-ZERO_POINT * x.sums[0]);
             let (mut p, mut q, mut r, mut s) = (start, start, start, start);
             unrolled!(STEP in 0 1 2 3 4 5 6 7 {
                 let halves = &block.weights[STEP];
-                let (first, second) = (i32x4_splat(x.pairs[2 * STEP]), i32x4_splat(x.pairs[2 * STEP + 1]));
+                let (first, second) = (i32x4_splat(x.pairs[2 * STEP][0]), i32x4_splat(x.pairs[2 * STEP + 1][0]));
                 let [low, high] = nibbles(&halves[0]);
                 p = dot(dot(p, low[0], first), low[1], second);
                 q = dot(dot(q, high[0], first), high[1], second);
@@ -62,7 +62,7 @@ impl Dots<Q4Block> for NibblePairs {
                 r = dot(dot(r, low[0], first), low[1], second);
                 s = dot(dot(s, high[0], first), high[1], second);
             });
-            let scale = f32x4_splat(x.scale);
+            let scale = f32x4_splat(x.scales[0]);
             a = scaled(a, p, scales(&block.scales, 0), scale);
             b = scaled(b, q, scales(&block.scales, 1), scale);
             c = scaled(c, r, scales(&block.scales, 2), scale);
@@ -75,7 +75,7 @@ impl Dots<Q4Block> for NibblePairs {
     }
 
     #[inline(always)]
-    fn tile(self, panel: &[Q4Block], x: &[[PairedInput; TILE]], sums: &mut [Entry; TILE]) {
+    fn tile(self, panel: &[Q4Block], x: &[Paired<TILE>], sums: &mut [Entry; TILE]) {
         half_tile::<0>(panel, x, sums);
         half_tile::<1>(panel, x, sums);
     }
@@ -83,15 +83,14 @@ impl Dots<Q4Block> for NibblePairs {
 
 /// [`Dots::tile`] for one half of the panel's rows: 8 sums in registers, four weights, an input.
 #[inline(always)]
-fn half_tile<const HALF: usize>(panel: &[Q4Block], x: &[[PairedInput; TILE]], sums: &mut [Entry; TILE]) {
+fn half_tile<const HALF: usize>(panel: &[Q4Block], x: &[Paired<TILE>], sums: &mut [Entry; TILE]) {
     for (block, x) in panel.iter().zip(x) {
-        let start = |r: usize| i32x4_splat(-ZERO_POINT * x[r].sum);
+        let start = |r: usize| i32x4_splat(-ZERO_POINT * x.sums[r]);
         let (mut a0, mut a1, mut a2, mut a3) = (start(0), start(1), start(2), start(3));
         let (mut b0, mut b1, mut b2, mut b3) = (a0, a1, a2, a3);
-        unrolled!(STEP in 0 1 2 3 4 5 6 7 {
-            let halves = &block.weights[STEP];
+        for (halves, pairs) in block.weights.iter().zip(x.pairs.as_chunks::<2>().0) {
             let [low, high] = nibbles(&halves[HALF]);
-            let pair = |r: usize, index: usize| i32x4_splat(x[r].pairs[2 * STEP + index]);
+            let pair = |r: usize, index: usize| i32x4_splat(pairs[index][r]);
             macro_rules! step {
                 ($index:literal, $(($r:literal, $a:ident, $b:ident)),*) => {
                     $(($a, $b) = (
@@ -102,10 +101,11 @@ fn half_tile<const HALF: usize>(panel: &[Q4Block], x: &[[PairedInput; TILE]], su
             }
             step!(0, (0, a0, b0), (1, a1, b1), (2, a2, b2), (3, a3, b3));
             step!(1, (0, a0, b0), (1, a1, b1), (2, a2, b2), (3, a3, b3));
-        });
+        }
         let (left, right) = (scales(&block.scales, 2 * HALF), scales(&block.scales, 2 * HALF + 1));
-        for ((sums, x), (a, b)) in sums.iter_mut().zip(x).zip([(a0, b0), (a1, b1), (a2, b2), (a3, b3)]) {
-            let scale = f32x4_splat(x.scale);
+        let dots = [(a0, b0), (a1, b1), (a2, b2), (a3, b3)];
+        for ((sums, scale), (a, b)) in sums.iter_mut().zip(x.scales).zip(dots) {
+            let scale = f32x4_splat(scale);
             store(scaled(load(sums, 2 * HALF), a, left, scale), sums, 2 * HALF);
             store(scaled(load(sums, 2 * HALF + 1), b, right, scale), sums, 2 * HALF + 1);
         }

@@ -22,24 +22,26 @@ pub(super) static KERNEL: Quantised<Pairs> = Quantised(Pairs);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pairs;
 
-/// A block of inputs, two to an entry.
+/// A block of inputs of `M` rows, two columns to an entry.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct PairedInput {
-    pub(super) scale: f32,
-    /// Columns `2 i` and `2 i + 1`, in the low and high half.
-    pub(super) pairs: [i32; BLOCK / 2],
-    /// The sum of all.
-    pub(super) sum: i32,
+pub(super) struct Paired<const M: usize> {
+    pub(super) scales: [f32; M],
+    /// Columns `2 i` and `2 i + 1` of each row, in the low and high half.
+    pub(super) pairs: [[i32; M]; BLOCK / 2],
+    /// The sum of all columns of each row.
+    pub(super) sums: [i32; M],
 }
 
-impl PairedInput {
+impl<const M: usize> Paired<M> {
     #[inline(always)]
-    pub(super) fn new(scale: f32, integers: &[i32; BLOCK]) -> Self {
-        let mut pairs = [0; BLOCK / 2];
-        for (pair, [low, high]) in pairs.iter_mut().zip(integers.as_chunks::<2>().0) {
-            *pair = (low & 0xffff) | (high << 16);
+    pub(super) fn new(scales: [f32; M], integers: &[[i32; BLOCK]; M]) -> Self {
+        let mut pairs = [[0; M]; BLOCK / 2];
+        for (r, integers) in integers.iter().enumerate() {
+            for (pair, [low, high]) in pairs.iter_mut().zip(integers.as_chunks::<2>().0) {
+                pair[r] = (low & 0xffff) | (high << 16);
+            }
         }
-        Self { scale, pairs, sum: integers.iter().sum() }
+        Self { scales, pairs, sums: std::array::from_fn(|r| integers[r].iter().sum()) }
     }
 }
 
@@ -84,27 +86,27 @@ pub(super) fn store(sum: v128, entry: &mut Entry, quad: usize) {
 impl Dots<Q8Block> for Pairs {
     const NAME: &'static str = "simd128";
     const INSTRUCTION: &'static str = "i32x4.dot_i16x8_s";
-    type Input = PairedInput;
+    type Input<const M: usize> = Paired<M>;
 
     #[inline(always)]
-    fn input(self, scale: f32, integers: &[i32; BLOCK]) -> PairedInput {
-        PairedInput::new(scale, integers)
+    fn input<const M: usize>(self, scales: [f32; M], integers: &[[i32; BLOCK]; M]) -> Paired<M> {
+        Paired::new(scales, integers)
     }
 
     #[inline(always)]
-    fn row(self, panel: &[Q8Block], x: &[PairedInput], sums: &mut Entry) {
+    fn row(self, panel: &[Q8Block], x: &[Paired<1>], sums: &mut Entry) {
         let (mut a, mut b, mut c, mut d) = (load(sums, 0), load(sums, 1), load(sums, 2), load(sums, 3));
         for (block, x) in panel.iter().zip(x) {
             let zero = i32x4_splat(0);
             let (mut p, mut q, mut r, mut s) = (zero, zero, zero, zero);
             unrolled!(STEP in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 {
-                let (quads, pair) = (&block.weights[STEP], i32x4_splat(x.pairs[STEP]));
+                let (quads, pair) = (&block.weights[STEP], i32x4_splat(x.pairs[STEP][0]));
                 p = dot(p, widened(&quads[0]), pair);
                 q = dot(q, widened(&quads[1]), pair);
                 r = dot(r, widened(&quads[2]), pair);
                 s = dot(s, widened(&quads[3]), pair);
             });
-            let scale = f32x4_splat(x.scale);
+            let scale = f32x4_splat(x.scales[0]);
             a = scaled(a, p, scales(&block.scales, 0), scale);
             b = scaled(b, q, scales(&block.scales, 1), scale);
             c = scaled(c, r, scales(&block.scales, 2), scale);
@@ -117,7 +119,7 @@ impl Dots<Q8Block> for Pairs {
     }
 
     #[inline(always)]
-    fn tile(self, panel: &[Q8Block], x: &[[PairedInput; TILE]], sums: &mut [Entry; TILE]) {
+    fn tile(self, panel: &[Q8Block], x: &[Paired<TILE>], sums: &mut [Entry; TILE]) {
         half_tile::<0>(panel, x, sums);
         half_tile::<1>(panel, x, sums);
     }
@@ -125,23 +127,23 @@ impl Dots<Q8Block> for Pairs {
 
 /// [`Dots::tile`] for one half of the panel's rows: 8 sums in registers, two weights, an input.
 #[inline(always)]
-fn half_tile<const HALF: usize>(panel: &[Q8Block], x: &[[PairedInput; TILE]], sums: &mut [Entry; TILE]) {
+fn half_tile<const HALF: usize>(panel: &[Q8Block], x: &[Paired<TILE>], sums: &mut [Entry; TILE]) {
     for (block, x) in panel.iter().zip(x) {
         let zero = i32x4_splat(0);
         let (mut a0, mut b0, mut a1, mut b1) = (zero, zero, zero, zero);
         let (mut a2, mut b2, mut a3, mut b3) = (zero, zero, zero, zero);
-        unrolled!(STEP in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 {
-            let quads = &block.weights[STEP];
+        for (quads, pairs) in block.weights.iter().zip(&x.pairs) {
             let (left, right) = (widened(&quads[2 * HALF]), widened(&quads[2 * HALF + 1]));
-            let pair = |r: usize| i32x4_splat(x[r].pairs[STEP]);
+            let pair = |r: usize| i32x4_splat(pairs[r]);
             (a0, b0) = (dot(a0, left, pair(0)), dot(b0, right, pair(0)));
             (a1, b1) = (dot(a1, left, pair(1)), dot(b1, right, pair(1)));
             (a2, b2) = (dot(a2, left, pair(2)), dot(b2, right, pair(2)));
             (a3, b3) = (dot(a3, left, pair(3)), dot(b3, right, pair(3)));
-        });
+        }
         let (left, right) = (scales(&block.scales, 2 * HALF), scales(&block.scales, 2 * HALF + 1));
-        for ((sums, x), (a, b)) in sums.iter_mut().zip(x).zip([(a0, b0), (a1, b1), (a2, b2), (a3, b3)]) {
-            let scale = f32x4_splat(x.scale);
+        let dots = [(a0, b0), (a1, b1), (a2, b2), (a3, b3)];
+        for ((sums, scale), (a, b)) in sums.iter_mut().zip(x.scales).zip(dots) {
+            let scale = f32x4_splat(scale);
             store(scaled(load(sums, 2 * HALF), a, left, scale), sums, 2 * HALF);
             store(scaled(load(sums, 2 * HALF + 1), b, right, scale), sums, 2 * HALF + 1);
         }

@@ -36,16 +36,17 @@ pub(super) trait Dots<B>: Copy + Sync + 'static {
     const NAME: &'static str;
     const INSTRUCTION: &'static str;
 
-    /// [`BLOCK`] inputs and their scale, as the loops below take them.
-    type Input: Copy + 'static;
+    /// [`BLOCK`] inputs of each of `M` rows with their scales, as the loops below read them: from front to back.
+    type Input<const M: usize>: Copy;
 
-    fn input(self, scale: f32, integers: &[i32; BLOCK]) -> Self::Input;
+    /// Of row `r`, `integers[r]` are each worth `scales[r]`.
+    fn input<const M: usize>(self, scales: [f32; M], integers: &[[i32; BLOCK]; M]) -> Self::Input<M>;
 
     /// `sums += panel x`, for one row of inputs.
-    fn row(self, panel: &[B], x: &[Self::Input], sums: &mut Entry);
+    fn row(self, panel: &[B], x: &[Self::Input<1>], sums: &mut Entry);
 
     /// `sums[r] += panel x[r]`, for the rows of a tile.
-    fn tile(self, panel: &[B], x: &[[Self::Input; TILE]], sums: &mut [Entry; TILE]);
+    fn tile(self, panel: &[B], x: &[Self::Input<TILE>], sums: &mut [Entry; TILE]);
 }
 
 /// Products with packed matrices of integers, by the loops `D`.
@@ -66,7 +67,7 @@ impl<B: Block, D: Dots<B>> MatrixKernel<B> for Quantised<D> {
         if blocks == 0 {
             return y.fill(0.0);
         }
-        let x: Vec<_> = self.inputs(x).collect();
+        let x = self.inputs::<B, 1>(x, x.len());
         for (panel, y) in panels.chunks_exact(blocks).zip(y.chunks_mut(PANEL)) {
             let mut sums = [0.0; PANEL];
             self.0.row(panel, &x, &mut sums);
@@ -92,7 +93,7 @@ impl<B: Block, D: Dots<B>> MatrixKernel<B> for Quantised<D> {
         if blocks == 0 {
             return y.chunks_exact_mut(n).for_each(|y| y[columns.clone()].fill(0.0));
         }
-        let tiles: Vec<_> = x.chunks(TILE * k).map(|x| self.tile_inputs(x, k)).collect();
+        let tiles: Vec<_> = x.chunks(TILE * k).map(|x| self.inputs::<B, TILE>(x, k)).collect();
         for start in (0..blocks).step_by(K_BLOCKS) {
             let range = start..blocks.min(start + K_BLOCKS);
             for (index, panel) in panels.chunks_exact(blocks).enumerate() {
@@ -128,34 +129,22 @@ macro_rules! unrolled {
 pub(super) use unrolled;
 
 impl<D> Quantised<D> {
-    /// The blocks of one row of inputs, the last one filled up with zeros.
-    fn inputs<B: Block>(&self, x: &[f32]) -> impl Iterator<Item = D::Input>
+    /// The blocks of up to `M` rows of `k` inputs. Rows that are not there are zeros, and so are the columns after the last.
+    fn inputs<B: Block, const M: usize>(&self, x: &[f32], k: usize) -> Vec<D::Input<M>>
     where
         D: Dots<B>,
     {
-        let (whole, rest) = x.as_chunks::<BLOCK>();
-        let mut last = [0.0; BLOCK];
-        last[..rest.len()].copy_from_slice(rest);
-        let last = (!rest.is_empty()).then_some(last);
-        let dots = self.0;
-        whole.iter().copied().chain(last).map(move |x| {
-            let (scale, integers) = quantise_inputs(&x, B::INPUT_LEVELS);
-            dots.input(scale, &integers)
-        })
-    }
-
-    /// The blocks of up to [`TILE`] rows of inputs, side by side; rows that are not there are zeros.
-    fn tile_inputs<B: Block>(&self, x: &[f32], k: usize) -> Vec<[D::Input; TILE]>
-    where
-        D: Dots<B>,
-    {
-        let mut tile = vec![[self.0.input(0.0, &[0; BLOCK]); TILE]; k.div_ceil(BLOCK)];
-        for (r, x) in x.chunks_exact(k).enumerate() {
-            for (tile, input) in tile.iter_mut().zip(self.inputs(x)) {
-                tile[r] = input;
+        let block = |start: usize| {
+            let (mut scales, mut integers) = ([0.0; M], [[0; BLOCK]; M]);
+            for (r, x) in x.chunks_exact(k).enumerate() {
+                let x = &x[start..k.min(start + BLOCK)];
+                let mut block = [0.0; BLOCK];
+                block[..x.len()].copy_from_slice(x);
+                (scales[r], integers[r]) = quantise_inputs(&block, B::INPUT_LEVELS);
             }
-        }
-        tile
+            self.0.input(scales, &integers)
+        };
+        (0..k).step_by(BLOCK).map(block).collect()
     }
 }
 
