@@ -16,7 +16,7 @@ pub(crate) struct Options {
 }
 
 /// Brings the site up to date and measures: first natively, then in a browser, in one record.
-pub(crate) fn run(options: Options) -> Result<()> {
+pub(crate) fn run(options: &Options) -> Result<()> {
     needs::require(&["browser"], false)?;
     tools::install(&[tools::geckodriver()])?;
     tools::node_packages("tests")?;
@@ -31,7 +31,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
     cargo.args(["bench", "--locked", "--package", "vitrine", "--bench", "session", "--"]);
     command::run(cargo.arg(&model).arg("--json").arg(&native).args(rounds(&options.passed_on)))?;
 
-    let mut node = script("tests/browser/bench.mjs", &options)?;
+    let mut node = script("tests/browser/bench.mjs", options)?;
     if options.model.is_some() {
         node.arg("--model").arg(&model);
     }
@@ -41,8 +41,8 @@ pub(crate) fn run(options: Options) -> Result<()> {
     command::run(&mut node)
 }
 
-/// One of the benchmark's programs, with the options that all of them have.
-fn script(path: &str, options: &Options) -> Result<std::process::Command> {
+/// One of the benchmarks' programs, with the options that all of them have.
+pub(crate) fn script(path: &str, options: &Options) -> Result<std::process::Command> {
     let mut node = command::program("node")?;
     node.arg(project::path(path)).env("VITRINE_SITE", site::default_folder()).args(&options.passed_on);
     if let Some(record) = &options.record {

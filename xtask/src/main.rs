@@ -5,6 +5,7 @@ mod command;
 mod env;
 mod needs;
 mod notices;
+mod peers;
 mod project;
 mod report;
 mod serve;
@@ -30,6 +31,9 @@ Usage: cargo xtask COMMAND
   bench [--browser NAME] [--model DIR] [--rounds N] [--machine NAME] [--record FILE | --no-record]
                             measure kernels, load, prefill, decode and memory natively and in a browser, beside the
                             machine's own limits; recorded below crate/benches/record unless --no-record
+  bench --peers [--browser NAME] [--rounds N] [--machine NAME] [--record FILE | --no-record]
+                            install other engines below target/peers, give each the same weights, and run all of
+                            them in turn in one browser; the record says what each was given
   env                       print the exports that make bare wasm-pack, wasm-bindgen and geckodriver work:
                             eval \"$(cargo xtask env)\"
 
@@ -75,6 +79,7 @@ fn dispatch(mut arguments: Vec<String>) -> Result<bool> {
             return test::run(install, &arguments.rest()?);
         }
         "bench" => {
+            let peers = arguments.flag("--peers");
             let mut passed_on = Vec::new();
             for name in ["--browser", "--rounds", "--machine"] {
                 if let Some(value) = arguments.option(name)? {
@@ -88,7 +93,16 @@ fn dispatch(mut arguments: Vec<String>) -> Result<bool> {
                 no_record: arguments.flag("--no-record"),
             };
             arguments.finish()?;
-            bench::run(options)?;
+            if peers {
+                if options.model.is_some() {
+                    bail!(
+                        "--peers compares one model, which it makes for every engine: --model does not go with it"
+                    );
+                }
+                peers::run(&options)?;
+            } else {
+                bench::run(&options)?;
+            }
         }
         "env" => {
             arguments.finish()?;

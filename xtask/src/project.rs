@@ -57,6 +57,11 @@ pub(crate) fn write(file: &Path, content: &str) -> Result<()> {
     fs::write(file, content).with_context(|| format!("writing {}", file.display()))
 }
 
+/// Writes a file unless it holds this content, so that its date says when it changed.
+pub(crate) fn write_changed(file: &Path, content: &str) -> Result<()> {
+    if fs::read_to_string(file).is_ok_and(|found| found == content) { Ok(()) } else { write(file, content) }
+}
+
 /// Every file below `folder`, in a fixed order.
 pub(crate) fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();

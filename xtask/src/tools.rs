@@ -112,16 +112,21 @@ impl Tool {
 /// Makes sure that `folder/node_modules` is what the lock file there says: wasm-opt for the builds in `xtask`,
 /// TypeScript and the browsers' client in `tests`.
 pub(crate) fn node_packages(folder: &str) -> Result<()> {
+    node_packages_in(&project::path(folder), &[])
+}
+
+/// The same for any folder, with options for npm.
+pub(crate) fn node_packages_in(folder: &Path, options: &[&str]) -> Result<()> {
     node()?;
-    let changed =
-        |file: &str| fs::metadata(project::path(folder).join(file)).and_then(|metadata| metadata.modified());
-    let wanted =
-        changed("package-lock.json").with_context(|| format!("{folder}/package-lock.json is missing"))?;
+    let changed = |file: &str| fs::metadata(folder.join(file)).and_then(|metadata| metadata.modified());
+    let wanted = changed("package-lock.json")
+        .with_context(|| format!("{} is missing", folder.join("package-lock.json").display()))?;
     // npm writes this file at the end of an installation.
     if changed("node_modules/.package-lock.json").is_ok_and(|installed| installed >= wanted) {
         return Ok(());
     }
-    command::run(command::program("npm")?.args(["ci", "--prefix", folder, "--no-audit", "--no-fund"]))
+    let mut npm = command::program("npm")?;
+    command::run(npm.args(["ci", "--no-audit", "--no-fund"]).args(options).arg("--prefix").arg(folder))
 }
 
 /// Makes sure that there is a Node.js that runs the tests: 20.19 is the first to tell modules by their syntax.

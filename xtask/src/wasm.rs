@@ -3,7 +3,7 @@
 use crate::{command, needs, project, tools};
 use anyhow::{Context, Result};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A test binary of the wasm tests may run this long; wasm-bindgen's own limit is 20 seconds.
@@ -115,15 +115,18 @@ fn pack(variant: Variant, id: &str) -> Result<Command> {
 
 /// wasm-opt, beside the file that wasm-bindgen wrote.
 fn optimise(variant: Variant) -> Result<Command> {
+    let package = variant.package();
+    optimiser(variant, &package.join("vitrine_bg.wasm"), &package.join("optimised.wasm"))
+}
+
+/// wasm-opt, as it optimises this build.
+pub(crate) fn optimiser(variant: Variant, from: &Path, to: &Path) -> Result<Command> {
     let mut wasm_opt = command::program("wasm-opt")?;
     wasm_opt.arg("-O3").args(WASM_OPT_FEATURES);
     if variant == Variant::Relaxed {
         wasm_opt.arg("--enable-relaxed-simd");
     }
-    wasm_opt
-        .arg(variant.package().join("vitrine_bg.wasm"))
-        .arg("-o")
-        .arg(variant.package().join("optimised.wasm"));
+    wasm_opt.arg(from).arg("-o").arg(to);
     Ok(wasm_opt)
 }
 
