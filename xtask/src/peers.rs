@@ -30,7 +30,8 @@ fn packages() -> Result<()> {
     tools::node_packages_in(&folder, &["--ignore-scripts"])
 }
 
-/// candle's matrix products as wasm, by the compiler and the tools that build this project's engine.
+/// candle's matrix products as wasm, by the compiler and the tools that build this project's engine, but without the flags that
+/// were chosen for its kernels.
 fn candle() -> Result<()> {
     let folder = project::path("target/peers/candle");
     needs::add_wasm_target()?;
@@ -38,7 +39,7 @@ fn candle() -> Result<()> {
     let mut cargo = command::cargo()?;
     cargo.args(["build", "--release", "--locked", "--target", needs::WASM_TARGET, "--manifest-path"]);
     cargo.arg(project::path(CANDLE)).arg("--target-dir").arg(folder.join("target"));
-    command::run(command::without_rust_flags(&mut cargo))?;
+    command::run(command::without_rust_flags(&mut cargo).env("RUSTFLAGS", "-Ctarget-feature=+simd128"))?;
     let built = folder.join("target").join(needs::WASM_TARGET).join("release/candle_matmuls.wasm");
     let package = folder.join("pkg");
     let mut bindgen = command::program("wasm-bindgen")?;

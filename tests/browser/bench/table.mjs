@@ -55,7 +55,7 @@ export function show(build, tables) {
  */
 function row({ precision, kernel, parameters, load, memory, prefill, decode }, kernels, tables) {
   const read = /** @type {Line} */ (kernels.find(({ kernel, unit }) => kernel === "limit" && unit === "GB/s"));
-  const matmul = kernels.find((line) => line.kernel === kernel && line.operation.startsWith("matmul"));
+  const matmul = kernels.find((line) => line.kernel === kernel && line.operation.startsWith(`${precision} matmul`));
   const peak = kernels[matmul?.limit ?? -1];
   const paces = prefill.slice(0, 2).map(({ tokens, tokensPerSecond }) => {
     const share = peak ? `, ${percent(multiplyAdds(parameters, tables, tokens) * tokensPerSecond, peak.median)}` : "";
