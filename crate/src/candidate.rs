@@ -142,7 +142,7 @@ fn plan(
     let shape = configured.shape();
     let bytes = ModelBytes {
         weights: weights.resident_bytes(),
-        cache: Cache::bytes_for(shape.layers, shape.heads, shape.head_dim, shape.context),
+        cache: Cache::bytes_for(precision, shape.layers, shape.heads, shape.head_dim, shape.context),
         scratch: scratch_bytes(&shape),
         tokenizer,
     };

@@ -53,7 +53,8 @@ impl<T> std::ops::Deref for Ticket<T> {
 impl Session {
     pub(crate) fn new(loaded: Loaded) -> Self {
         let shape = &loaded.shape;
-        let sequence = Sequence::new(Cache::new(shape.layers, shape.heads, shape.head_dim));
+        let sequence =
+            Sequence::new(Cache::new(loaded.plan.precision, shape.layers, shape.heads, shape.head_dim));
         Self { loaded, sequence, run: 0 }
     }
 

@@ -12,99 +12,15 @@
 //! Queries of a tile see different positions: those that all of them see go through the tile, the few after them through
 //! the row loop, so no query ever touches a position that it must not see, and every sum keeps its order.
 
+use std::marker::PhantomData;
+
+use super::page::{Bf16Entry, CacheFormat, Page, PageEntry};
 use super::panels::{row, tile};
 use super::vector::exponentials;
 use super::{Entry, Lanes, PAGE, PANEL};
-use crate::error::{Error, Result};
 
 /// Queries taken at a time.
 const TILE: usize = 4;
-
-/// [`PAGE`] positions of the KV cache of one layer, for a range of heads.
-///
-/// Keys are panels of positions, values panels of head dimensions, both as [the packed weights](super) are:
-///
-/// ```text
-/// keys    [heads][PAGE / PANEL][head_dim] entries: dimension d of 16 positions
-/// values  [heads][ceil(head_dim / PANEL)][PAGE] entries: 16 dimensions of position p, padded with zeros
-/// ```
-#[derive(Debug)]
-pub struct Page {
-    heads: usize,
-    head_dim: usize,
-    keys: Box<[Entry]>,
-    values: Box<[Entry]>,
-}
-
-impl Page {
-    /// A page of zeros.
-    ///
-    /// # Errors
-    /// [`Error::Memory`] if the allocator refuses.
-    pub fn new(heads: usize, head_dim: usize) -> Result<Self> {
-        let keys = zeros(heads * head_dim * (PAGE / PANEL))?;
-        let values = zeros(heads * head_dim.div_ceil(PANEL) * PAGE)?;
-        Ok(Self { heads, head_dim, keys, values })
-    }
-
-    /// Bytes that a page of this shape takes.
-    pub fn bytes(heads: usize, head_dim: usize) -> u64 {
-        let entries = heads as u64 * (head_dim * (PAGE / PANEL) + head_dim.div_ceil(PANEL) * PAGE) as u64;
-        entries * size_of::<Entry>() as u64
-    }
-
-    /// Writes the key and the value (`[heads * head_dim]` each) of the position at `slot` of this page.
-    ///
-    /// # Panics
-    /// If `slot` is not below [`PAGE`], or a row has another length.
-    pub fn write(&mut self, slot: usize, key: &[f32], value: &[f32]) {
-        let (heads, head_dim) = (self.heads, self.head_dim);
-        assert!(slot < PAGE, "slot {slot} of a page of {PAGE}");
-        assert!(
-            key.len() == heads * head_dim && value.len() == key.len(),
-            "{heads} heads of {head_dim}: key of {}, value of {}",
-            key.len(),
-            value.len()
-        );
-        if head_dim == 0 {
-            return;
-        }
-        let (panel, lane) = (slot / PANEL, slot % PANEL);
-        let keys = self.keys.chunks_exact_mut(head_dim * (PAGE / PANEL));
-        for (keys, key) in keys.zip(key.chunks_exact(head_dim)) {
-            for (entry, key) in keys[panel * head_dim..].iter_mut().zip(key) {
-                entry[lane] = *key;
-            }
-        }
-        let values = self.values.chunks_exact_mut(head_dim.div_ceil(PANEL) * PAGE);
-        for (values, value) in values.zip(value.chunks_exact(head_dim)) {
-            for (panel, value) in values.chunks_exact_mut(PAGE).zip(value.chunks(PANEL)) {
-                panel[slot][..value.len()].copy_from_slice(value);
-            }
-        }
-    }
-
-    /// The keys of 16 positions: `[head_dim]` entries.
-    #[inline(always)]
-    fn keys(&self, head: usize, panel: usize) -> &[Entry] {
-        &self.keys[(head * (PAGE / PANEL) + panel) * self.head_dim..][..self.head_dim]
-    }
-
-    /// The values of 16 dimensions: `[PAGE]` entries.
-    #[inline(always)]
-    fn values(&self, head: usize, panel: usize) -> &[Entry] {
-        &self.values[(head * self.head_dim.div_ceil(PANEL) + panel) * PAGE..][..PAGE]
-    }
-}
-
-fn zeros(entries: usize) -> Result<Box<[Entry]>> {
-    let mut buffer = Vec::new();
-    buffer.try_reserve_exact(entries).map_err(|_| {
-        Error::Memory(format!("a page of the KV cache needs {} bytes", entries * size_of::<Entry>()))
-    })?;
-    buffer.resize(entries, [0.0; PANEL]);
-    Ok(buffer.into_boxed_slice())
-}
 
 /// The shape of one call of [`attention`](super::VectorKernel::attention).
 ///
@@ -139,8 +55,23 @@ impl AttentionShape {
 }
 
 /// See [`attention`](super::VectorKernel::attention).
-#[inline(always)]
 pub(super) fn attention<L: Lanes>(
+    lanes: L,
+    shape: &AttentionShape,
+    q: &[f32],
+    pages: &[Page],
+    out: &mut [f32],
+    scratch: &mut Vec<f32>,
+) {
+    match pages.first().map(Page::format) {
+        Some(CacheFormat::Bf16) => attention_over::<L, Bf16Entry>(lanes, shape, q, pages, out, scratch),
+        Some(CacheFormat::F32) | None => attention_over::<L, Entry>(lanes, shape, q, pages, out, scratch),
+    }
+}
+
+/// [`attention`] over pages of entries `E`.
+#[inline(always)]
+fn attention_over<L: Lanes, E: PageEntry>(
     lanes: L,
     shape: &AttentionShape,
     q: &[f32],
@@ -157,12 +88,8 @@ pub(super) fn attention<L: Lanes>(
     assert!(q.len() >= (queries - 1) * query_stride + hidden, "{shape:?}: only {} query elements", q.len());
     assert!(pages.len() * PAGE >= past + queries, "{shape:?}: only {} pages", pages.len());
     for page in pages {
-        assert!(
-            page.heads == heads && page.head_dim == head_dim,
-            "{shape:?}: a page of {} heads of {}",
-            page.heads,
-            page.head_dim
-        );
+        let (found, of) = page.heads();
+        assert!(found == heads && of == head_dim, "{shape:?}: a page of {found} heads of {of}");
     }
     let stride = shape.scores_stride();
     scratch.clear();
@@ -176,7 +103,15 @@ pub(super) fn attention<L: Lanes>(
     for head in 0..heads {
         for first in (0..queries).step_by(TILE) {
             let rows = TILE.min(queries - first);
-            let tile = Queries { lanes, pages, head, rows, common: past + first + 1, stride };
+            let tile = Queries::<L, E> {
+                lanes,
+                pages,
+                head,
+                rows,
+                common: past + first + 1,
+                stride,
+                entry: PhantomData,
+            };
             let query = |r: usize| &q[(first + r) * query_stride + head * head_dim..][..head_dim];
             tile.scale(query, scale, scaled);
             tile.score(scaled, scores);
@@ -198,7 +133,7 @@ pub(super) fn attention<L: Lanes>(
 }
 
 /// Up to [`TILE`] neighbouring queries of one head.
-struct Queries<'a, L> {
+struct Queries<'a, L, E> {
     lanes: L,
     pages: &'a [Page],
     head: usize,
@@ -208,9 +143,10 @@ struct Queries<'a, L> {
     common: usize,
     /// Elements from the scores of one query to those of the next.
     stride: usize,
+    entry: PhantomData<E>,
 }
 
-impl<'a, L: Lanes> Queries<'a, L> {
+impl<'a, L: Lanes, E: PageEntry> Queries<'a, L, E> {
     /// `q * scale`: `[head_dim][TILE]`, or `[head_dim]` for a single query.
     #[inline(always)]
     fn scale(&self, query: impl Fn(usize) -> &'a [f32], scale: f32, scaled: &mut [[f32; TILE]]) {
@@ -232,7 +168,7 @@ impl<'a, L: Lanes> Queries<'a, L> {
     fn score(&self, scaled: &[[f32; TILE]], scores: &mut [f32]) {
         let panels = (self.common + self.rows - 1).div_ceil(PANEL);
         for panel in 0..panels {
-            let keys = self.pages[panel / (PAGE / PANEL)].keys(self.head, panel % (PAGE / PANEL));
+            let keys = self.pages[panel / (PAGE / PANEL)].keys::<E>(self.head, panel % (PAGE / PANEL));
             let mut sums = [[0.0; PANEL]; TILE];
             if self.rows == 1 {
                 row(self.lanes, keys, scaled.as_flattened(), &mut sums[0]);
@@ -261,7 +197,7 @@ impl<'a, L: Lanes> Queries<'a, L> {
                 }
             }
             for (panel, sums) in sums.iter_mut().enumerate() {
-                let values = page.values(self.head, panel);
+                let values = page.values::<E>(self.head, panel);
                 if self.rows > 1 {
                     tile(self.lanes, &values[..common], packed, sums);
                 }

@@ -6,8 +6,8 @@
 use std::hint::black_box;
 
 use super::{
-    Activation, AttentionShape, Block, Entry, PAGE, Packed, PackedF32, Page, Q4Block, Q8Block, VectorKernel,
-    limits, reference, vector_kernels,
+    Activation, AttentionShape, Block, CacheFormat, Entry, PAGE, Packed, PackedF32, Page, Q4Block, Q8Block,
+    VectorKernel, limits, reference, vector_kernels,
 };
 use crate::error::Result;
 
@@ -82,7 +82,8 @@ struct Data {
     q8: Matrices<Q8Block>,
     q4: Matrices<Q4Block>,
     x: Vec<f32>,
-    pages: Vec<Page>,
+    /// By the name of their format.
+    pages: [(&'static str, Vec<Page>); 2],
 }
 
 /// A matrix beyond the caches, and one of the size of a layer.
@@ -108,14 +109,18 @@ impl<B: Block> Matrices<B> {
 impl Data {
     fn new(rows: usize) -> Result<Self> {
         let x: Vec<f32> = (0..CHUNK * 4 * HIDDEN).map(|i| (i % 1000) as f32 / 500.0 - 1.0).collect();
-        let mut pages = Vec::new();
-        for _ in 0..(CONTEXT + CHUNK).div_ceil(PAGE) {
-            let mut page = Page::new(HEADS, HIDDEN / HEADS)?;
-            for slot in 0..PAGE {
-                page.write(slot, &x[slot * HIDDEN..][..HIDDEN], &x[slot * HIDDEN + 5..][..HIDDEN]);
+        let pages = |format| -> Result<Vec<Page>> {
+            let mut pages = Vec::new();
+            for _ in 0..(CONTEXT + CHUNK).div_ceil(PAGE) {
+                let mut page = Page::new(format, HEADS, HIDDEN / HEADS)?;
+                for slot in 0..PAGE {
+                    page.write(slot, &x[slot * HIDDEN..][..HIDDEN], &x[slot * HIDDEN + 5..][..HIDDEN]);
+                }
+                pages.push(page);
             }
-            pages.push(page);
-        }
+            Ok(pages)
+        };
+        let pages = [("f32", pages(CacheFormat::F32)?), ("bf16", pages(CacheFormat::Bf16)?)];
         let (f32, q8, q4) = (Matrices::new(rows, &x)?, Matrices::new(rows, &x)?, Matrices::new(rows, &x)?);
         Ok(Self { f32, q8, q4, x, pages })
     }
@@ -238,7 +243,9 @@ fn vector_jobs<'a>(kernel: &'static dyn VectorKernel, data: &'a Data, jobs: &mut
             kernel.activation(Activation::GeluTanh, y);
         }),
     );
-    for queries in [1, CHUNK] {
+    for (queries, (format, pages)) in
+        [1, CHUNK].into_iter().flat_map(|queries| pages.iter().map(move |pages| (queries, pages)))
+    {
         let past = CONTEXT - queries;
         let head_dim = HIDDEN / HEADS;
         let scale = 1.0 / (head_dim as f32).sqrt();
@@ -246,7 +253,7 @@ fn vector_jobs<'a>(kernel: &'static dyn VectorKernel, data: &'a Data, jobs: &mut
         let (mut out, mut scratch) = (vec![0.0; queries * HIDDEN], Vec::new());
         let pairs = queries * past + queries * (queries + 1) / 2; // of a query and a position that it sees
         let work = ((2 * pairs * HIDDEN) as f64, "GMAC/s");
-        let operation = format!("attention, {queries} at {past} positions");
+        let operation = format!("attention, {queries} at {past} positions, {format}");
         jobs.push(Job::new(name, operation, work, None, move || {
             kernel.attention(&shape, black_box(&x[..queries * HIDDEN]), pages, &mut out, &mut scratch);
         }));

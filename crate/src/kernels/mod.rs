@@ -24,8 +24,8 @@
 //! ```
 //!
 //! Of 8 and 4 bits a block is 32 columns with a scale for each row: [`Q8Block`], [`Q4Block`]. The last panel is padded with rows of
-//! zeros. The KV cache uses the form of `f32` twice ([`Page`]): keys are panels of positions, values panels of head dimensions, so that
-//! attention runs on the same two loops as a linear layer.
+//! zeros. The KV cache uses the form of `f32` twice ([`Page`]), in 32 or 16 bits: keys are panels of positions, values panels of head
+//! dimensions, so that attention runs on the same two loops as a linear layer.
 //!
 //! # The two regimes
 //!
@@ -71,6 +71,7 @@ pub mod limits;
 mod math;
 pub mod measure;
 mod pack;
+mod page;
 mod panels;
 pub mod portable;
 mod q4;
@@ -95,10 +96,11 @@ mod contract;
 
 use std::ops::Range;
 
-pub use attention::{AttentionShape, Page};
+pub use attention::AttentionShape;
 pub use block::{BLOCK, Block, Tile};
 pub use lanes::Lanes;
 pub use pack::{Packed, PackedF32};
+pub use page::{CacheFormat, Page};
 pub use panels::F32Panels;
 pub use q4::Q4Block;
 pub use q8::Q8Block;

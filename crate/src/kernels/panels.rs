@@ -139,17 +139,30 @@ fn quarter(entry: &Entry, quarter: usize) -> &[f32; 4] {
     &entry.as_chunks().0[quarter]
 }
 
+/// What the loops below take for an entry of a panel: [`PANEL`] floats in some form.
+pub(super) trait Floats: Copy {
+    /// The lower or the upper eight.
+    fn half<L: Lanes>(&self, lanes: L, half: usize) -> [L::V; 2];
+}
+
+impl Floats for Entry {
+    #[inline(always)]
+    fn half<L: Lanes>(&self, lanes: L, half: usize) -> [L::V; 2] {
+        [lanes.load(quarter(self, 2 * half)), lanes.load(quarter(self, 2 * half + 1))]
+    }
+}
+
 /// `sums += Σ_i panel[i] * x[i]`.
 #[inline(always)]
-pub(super) fn row<L: Lanes>(lanes: L, panel: &[Entry], x: &[f32], sums: &mut Entry) {
-    let load = |entry: &Entry, i| lanes.load(quarter(entry, i));
-    let (mut a, mut b, mut c, mut d) = (load(sums, 0), load(sums, 1), load(sums, 2), load(sums, 3));
+pub(super) fn row<L: Lanes, F: Floats>(lanes: L, panel: &[F], x: &[f32], sums: &mut Entry) {
+    let ([mut a, mut b], [mut c, mut d]) = (sums.half(lanes, 0), sums.half(lanes, 1));
     for (entry, x) in panel.iter().zip(x) {
         let x = lanes.splat(*x);
-        a = lanes.multiply_add(x, load(entry, 0), a);
-        b = lanes.multiply_add(x, load(entry, 1), b);
-        c = lanes.multiply_add(x, load(entry, 2), c);
-        d = lanes.multiply_add(x, load(entry, 3), d);
+        let ([w_a, w_b], [w_c, w_d]) = (entry.half(lanes, 0), entry.half(lanes, 1));
+        a = lanes.multiply_add(x, w_a, a);
+        b = lanes.multiply_add(x, w_b, b);
+        c = lanes.multiply_add(x, w_c, c);
+        d = lanes.multiply_add(x, w_d, d);
     }
     let [to_a, to_b, to_c, to_d] = sums.as_chunks_mut().0 else { unreachable!("16 = 4 x 4") };
     lanes.store(a, to_a);
@@ -160,21 +173,21 @@ pub(super) fn row<L: Lanes>(lanes: L, panel: &[Entry], x: &[f32], sums: &mut Ent
 
 /// `sums[r] += Σ_i panel[i] * x[i][r]`.
 #[inline(always)]
-pub(super) fn tile<L: Lanes, const TILE: usize>(
+pub(super) fn tile<L: Lanes, F: Floats, const TILE: usize>(
     lanes: L,
-    panel: &[Entry],
+    panel: &[F],
     x: &[[f32; TILE]],
     sums: &mut [Entry; TILE],
 ) {
-    half_tile::<L, TILE, 0>(lanes, panel, x, sums);
-    half_tile::<L, TILE, 1>(lanes, panel, x, sums);
+    half_tile::<L, F, TILE, 0>(lanes, panel, x, sums);
+    half_tile::<L, F, TILE, 1>(lanes, panel, x, sums);
 }
 
 /// [`tile`] for one half of the panel's rows.
 #[inline(always)]
-fn half_tile<L: Lanes, const TILE: usize, const HALF: usize>(
+fn half_tile<L: Lanes, F: Floats, const TILE: usize, const HALF: usize>(
     lanes: L,
-    panel: &[Entry],
+    panel: &[F],
     x: &[[f32; TILE]],
     sums: &mut [Entry; TILE],
 ) {
@@ -188,8 +201,7 @@ fn half_tile<L: Lanes, const TILE: usize, const HALF: usize>(
                 $b = lanes.load(quarter(&sums[$r], 2 * HALF + 1));
             })*
             for (entry, x) in panel.iter().zip(x) {
-                let left = lanes.load(quarter(entry, 2 * HALF));
-                let right = lanes.load(quarter(entry, 2 * HALF + 1));
+                let [left, right] = entry.half(lanes, HALF);
                 $(if $r < TILE {
                     let input = lanes.splat(x[$r]);
                     $a = lanes.multiply_add(input, left, $a);

@@ -42,6 +42,10 @@ impl Lanes for Portable {
         *x
     }
     #[inline(always)]
+    fn load_bf16(self, x: &[u32; 4]) -> [Self::V; 2] {
+        [x.map(|word| f32::from_bits(word << 16)), x.map(|word| f32::from_bits(word & 0xffff_0000))]
+    }
+    #[inline(always)]
     fn store(self, v: Self::V, y: &mut [f32; 4]) {
         *y = v;
     }

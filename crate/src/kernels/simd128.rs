@@ -32,6 +32,11 @@ impl Lanes for Simd128 {
         bytemuck::must_cast(*x)
     }
     #[inline(always)]
+    fn load_bf16(self, x: &[u32; 4]) -> [v128; 2] {
+        let words: v128 = bytemuck::must_cast(*x);
+        [i32x4_shl(words, 16), v128_and(words, u32x4_splat(0xffff_0000))]
+    }
+    #[inline(always)]
     fn store(self, v: v128, y: &mut [f32; 4]) {
         *y = bytemuck::must_cast(v);
     }

@@ -1,7 +1,8 @@
 //! The key and value cache: pages of positions, written in place, never copied when it grows.
 
+use super::Precision;
 use crate::error::Result;
-use crate::kernels::{PAGE, Page};
+use crate::kernels::{CacheFormat, PAGE, Page};
 
 /// The keys and values of every layer for the positions seen so far.
 #[derive(Debug)]
@@ -10,9 +11,10 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// An empty cache for `layers` layers of `heads` heads of width `head_dim`.
-    pub fn new(layers: usize, heads: usize, head_dim: usize) -> Self {
-        let layer = || LayerCache { heads, head_dim, len: 0, pages: Vec::new() };
+    /// An empty cache for `layers` layers of `heads` heads of width `head_dim`, beside weights of `precision`.
+    pub fn new(precision: Precision, layers: usize, heads: usize, head_dim: usize) -> Self {
+        let format = precision.cache_format();
+        let layer = || LayerCache { format, heads, head_dim, len: 0, pages: Vec::new() };
         Self { layers: (0..layers).map(|_| layer()).collect() }
     }
 
@@ -42,21 +44,28 @@ impl Cache {
     pub fn bytes(&self) -> u64 {
         self.layers
             .iter()
-            .map(|layer| layer.pages.len() as u64 * Page::bytes(layer.heads, layer.head_dim))
+            .map(|layer| layer.pages.len() as u64 * Page::bytes(layer.format, layer.heads, layer.head_dim))
             .sum()
     }
 
     /// Bytes that a cache of `positions` positions takes; `u64::MAX` where they are more.
-    pub fn bytes_for(layers: usize, heads: usize, head_dim: usize, positions: usize) -> u64 {
+    pub fn bytes_for(
+        precision: Precision,
+        layers: usize,
+        heads: usize,
+        head_dim: usize,
+        positions: usize,
+    ) -> u64 {
         // The dimensions of an untrusted config: each is bounded, their product is not.
         let pages = layers as u64 * positions.div_ceil(PAGE) as u64;
-        pages.saturating_mul(Page::bytes(heads, head_dim))
+        pages.saturating_mul(Page::bytes(precision.cache_format(), heads, head_dim))
     }
 }
 
 /// The keys and values of one layer.
 #[derive(Debug)]
 pub struct LayerCache {
+    format: CacheFormat,
     heads: usize,
     head_dim: usize,
     len: usize,
@@ -85,7 +94,7 @@ impl LayerCache {
     /// [`crate::Error::Memory`] where a further page cannot be had.
     pub fn push(&mut self, key: &[f32], value: &[f32]) -> Result<()> {
         if self.len == self.pages.len() * PAGE {
-            self.pages.push(Page::new(self.heads, self.head_dim)?);
+            self.pages.push(Page::new(self.format, self.heads, self.head_dim)?);
         }
         self.pages[self.len / PAGE].write(self.len % PAGE, key, value);
         self.len += 1;

@@ -2,7 +2,7 @@
 
 use super::{Kernels, Precision};
 use crate::error::Result;
-use crate::kernels::{Block, Entry, Packed, Q4Block, Q8Block};
+use crate::kernels::{Block, CacheFormat, Entry, Packed, Q4Block, Q8Block};
 use std::ops::Range;
 
 /// The packed weights of a linear layer or an embedding.
@@ -76,6 +76,14 @@ impl Matrix {
 }
 
 impl Precision {
+    /// How keys and values are held beside such weights: exact ones in full, and others as coarsely as costs nothing beside them.
+    pub(super) fn cache_format(self) -> CacheFormat {
+        match self {
+            Self::F32 => CacheFormat::F32,
+            Self::Q8 | Self::Q4 => CacheFormat::Bf16,
+        }
+    }
+
     /// Columns of a matrix that share a scale, or 1.
     pub(super) fn depth(self) -> usize {
         match self {

@@ -2,7 +2,9 @@
 
 use super::{Random, assert_close, bits};
 use crate::kernels::panels::LARGEST_TILE as TILE;
-use crate::kernels::{Activation, AttentionShape, PAGE, Page, VectorKernel, portable, reference};
+use crate::kernels::{
+    Activation, AttentionShape, CacheFormat, PAGE, Page, VectorKernel, portable, reference,
+};
 
 /// Lengths around the borders of a vector, a block and a panel.
 const LENGTHS: [usize; 15] = [1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 33, 64, 100, 769];
@@ -128,6 +130,7 @@ pub(in crate::kernels) fn activations_take_extremes(name: &str, kernel: &dyn Vec
 
 /// Queries, keys and values of some shape, and the pages that hold the latter.
 struct Cache {
+    format: CacheFormat,
     shape: AttentionShape,
     q: Vec<f32>,
     keys: Vec<f32>,
@@ -136,14 +139,31 @@ struct Cache {
 
 impl Cache {
     fn new(random: &mut Random, heads: usize, head_dim: usize, past: usize, queries: usize) -> Self {
+        Self::of(CacheFormat::F32, random, heads, head_dim, past, queries)
+    }
+
+    /// Keys and values are numbers that `format` holds exactly.
+    fn of(
+        format: CacheFormat,
+        random: &mut Random,
+        heads: usize,
+        head_dim: usize,
+        past: usize,
+        queries: usize,
+    ) -> Self {
+        let held = |x: Vec<f32>| match format {
+            CacheFormat::F32 => x,
+            CacheFormat::Bf16 => x.into_iter().map(|x| half::bf16::from_f32(x).to_f32()).collect(),
+        };
         let hidden = heads * head_dim;
         let query_stride = 3 * hidden;
         let scale = 1.0 / (head_dim as f32).sqrt();
         Self {
             shape: AttentionShape { heads, head_dim, queries, past, scale, query_stride },
             q: random.vec(queries * query_stride).iter().map(|q| 3.0 * q).collect(),
-            keys: random.vec((past + queries) * hidden),
-            values: random.vec((past + queries) * hidden),
+            keys: held(random.vec((past + queries) * hidden)),
+            values: held(random.vec((past + queries) * hidden)),
+            format,
         }
     }
 
@@ -156,7 +176,7 @@ impl Cache {
             |rows: &'_ [f32], position: usize| rows[position * all * head_dim..][columns.clone()].to_vec();
         let mut pages = Vec::new();
         for start in (0..positions.max(1)).step_by(PAGE) {
-            let mut page = Page::new(heads.len(), head_dim).expect("fits");
+            let mut page = Page::new(self.format, heads.len(), head_dim).expect("fits");
             for slot in 0..PAGE {
                 match start + slot < positions {
                     true => {
@@ -182,9 +202,12 @@ impl Cache {
 pub(in crate::kernels) fn attention_is_close_to_the_reference(name: &str, kernel: &dyn VectorKernel) {
     let mut random = Random::new(11);
     let mut check = |heads, head_dim, past, queries| {
-        let cache = Cache::new(&mut random, heads, head_dim, past, queries);
-        let expected = reference::attention(&cache.shape, &cache.q, &cache.keys, &cache.values);
-        assert_close(&cache.run(kernel), &expected, |_| 2e-6, &format!("{name}: {:?}", cache.shape));
+        for format in [CacheFormat::F32, CacheFormat::Bf16] {
+            let cache = Cache::of(format, &mut random, heads, head_dim, past, queries);
+            let expected = reference::attention(&cache.shape, &cache.q, &cache.keys, &cache.values);
+            let what = format!("{name}, {format:?}: {:?}", cache.shape);
+            assert_close(&cache.run(kernel), &expected, |_| 2e-6, &what);
+        }
     };
     for past in [0, 1, 15, 16, 17, PAGE - 1, PAGE, PAGE + 1, 3 * PAGE - 3] {
         for queries in [0, 1, 2, 3, 4, TILE - 1, TILE, TILE + 1] {
@@ -204,7 +227,7 @@ pub(in crate::kernels) fn attention_is_the_same_however_queries_are_cut(
     kernel: &dyn VectorKernel,
 ) {
     let (heads, head_dim, past, queries) = (2, 20, 57, 2 * TILE + 5);
-    let cache = Cache::new(&mut Random::new(12), heads, head_dim, past, queries);
+    let cache = Cache::of(CacheFormat::Bf16, &mut Random::new(12), heads, head_dim, past, queries);
     let whole = cache.run(kernel);
     let hidden = heads * head_dim;
     for chunk in [1, 2, 3, TILE, TILE + 2] {
@@ -279,6 +302,8 @@ pub(in crate::kernels) fn plain_instruction_sets_give_the_bits_of_portable(
     assert_eq!(of(&|y| kernel.softmax(y)), of(&|y| portable.softmax(y)), "{name}: softmax");
     let norm = |kernel: &dyn VectorKernel, y: &mut [f32]| kernel.layer_norm(&x, &x, &x, 1e-5, y);
     assert_eq!(of(&|y| norm(kernel, y)), of(&|y| norm(portable, y)), "{name}: layer norm");
-    let cache = Cache::new(&mut Random::new(16), 2, 20, 70, TILE + 1);
-    assert_eq!(bits(&cache.run(kernel)), bits(&cache.run(portable)), "{name}: attention");
+    for format in [CacheFormat::F32, CacheFormat::Bf16] {
+        let cache = Cache::of(format, &mut Random::new(16), 2, 20, 70, TILE + 1);
+        assert_eq!(bits(&cache.run(kernel)), bits(&cache.run(portable)), "{name}: attention, {format:?}");
+    }
 }
