@@ -31,6 +31,11 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 fn main() -> Result<()> {
     let arguments = Arguments::read()?;
+    if let Some(precision) = arguments.peak {
+        open(&arguments.folder, precision)?;
+        println!("{}", process_peak().ok_or("this system does not tell a process's memory")?);
+        return Ok(());
+    }
     let agreement = Precision::ALL.map(|precision| check_storyteller(precision)).into_iter();
     let agreement = agreement.collect::<Result<Vec<_>>>()?;
     let before = limits()?;
@@ -46,8 +51,11 @@ fn main() -> Result<()> {
         }
     }
     let after = limits()?;
-    let models: Vec<Value> =
-        subjects.iter().zip(agreement).map(|(subject, same)| subject.report(same)).collect();
+    let models: Vec<Value> = subjects
+        .iter()
+        .zip(agreement)
+        .map(|(subject, same)| subject.report(same, &arguments.folder))
+        .collect();
     for model in &models {
         println!("{model:#}");
     }
@@ -67,11 +75,13 @@ struct Arguments {
     folder: PathBuf,
     json: Option<PathBuf>,
     rounds: usize,
+    /// Only load, and print the memory that this process took at most.
+    peak: Option<Precision>,
 }
 
 impl Arguments {
     fn read() -> Result<Self> {
-        let mut read = Self { folder: STORYTELLER.into(), json: None, rounds: 5 };
+        let mut read = Self { folder: STORYTELLER.into(), json: None, rounds: 5, peak: None };
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or(format!("{word} needs a value"));
@@ -79,6 +89,7 @@ impl Arguments {
                 "--bench" => {} // cargo adds it
                 "--json" => read.json = Some(value()?.into()),
                 "--rounds" => read.rounds = value()?.parse()?,
+                "--peak" => read.peak = Precision::from_name(&value()?),
                 _ => read.folder = word.into(),
             }
         }
@@ -91,8 +102,6 @@ struct Subject {
     precision: Precision,
     session: Option<Session>,
     loads: Vec<f64>,
-    /// Memory of the process that the load took at its peak.
-    peak: Option<u64>,
     /// For each of [`PROMPTS`], up to the first token.
     prefills: [Vec<f64>; PROMPTS.len()],
     /// From the first token to the last.
@@ -102,19 +111,14 @@ struct Subject {
 impl Subject {
     fn new(precision: Precision) -> Self {
         let (loads, prefills, decodes) = Default::default();
-        Self { precision, session: None, loads, peak: None, prefills, decodes }
+        Self { precision, session: None, loads, prefills, decodes }
     }
 
     fn load(&mut self, folder: &Path) -> Result<()> {
         self.session = None;
-        let resident = process_memory("VmRSS");
-        // Linux forgets the process's peak so far; elsewhere there is no figure.
-        let forgotten = std::fs::write("/proc/self/clear_refs", "5").is_ok();
         let start = Instant::now();
         self.session = Some(open(folder, self.precision)?);
         self.loads.push(milliseconds(start));
-        self.peak =
-            process_memory("VmHWM").zip(resident).filter(|_| forgotten).map(|(peak, before)| peak - before);
         Ok(())
     }
 
@@ -145,7 +149,7 @@ impl Subject {
         Ok(())
     }
 
-    fn report(&self, storyteller: usize) -> Value {
+    fn report(&self, storyteller: usize, folder: &Path) -> Value {
         let info = self.session.as_ref().expect("it was loaded").info();
         let pace = |tokens: usize, times: &[f64]| {
             let median = median(times)?;
@@ -157,7 +161,7 @@ impl Subject {
             "parameters": info.parameters,
             "storytellerTokens": storyteller,
             "load": { "ms": self.loads, "median": median(&self.loads) },
-            "memory": { "weights": info.bytes.weights, "total": info.bytes.total(), "peak": self.peak },
+            "memory": { "weights": info.bytes.weights, "total": info.bytes.total(), "peak": peak(folder, self.precision) },
             "prefill": PROMPTS.iter().zip(&self.prefills).filter_map(|(&n, times)| pace(n, times)).collect::<Value>(),
             "decode": pace(NEW_TOKENS - 1, &self.decodes),
         })
@@ -207,22 +211,29 @@ fn limits() -> Result<Vec<Measurement>> {
     Ok(measure(Settings { rows: LIMIT_ROWS, rounds: LIMIT_ROUNDS }, &|| milliseconds(start))?)
 }
 
-/// The mean of what was measured before and after.
+/// What was measured before and after: the mean of the medians, the best of both.
 fn line(before: &Measurement, after: &Measurement) -> Value {
     json!({
         "kernel": before.kernel,
         "operation": before.operation,
         "median": (before.median + after.median) / 2.0,
-        "best": (before.best + after.best) / 2.0,
+        "best": if before.unit.ends_with("/s") { before.best.max(after.best) } else { before.best.min(after.best) },
         "unit": before.unit,
         "limit": before.limit,
     })
 }
 
-/// A line of `/proc/self/status`, in bytes.
-fn process_memory(name: &str) -> Option<u64> {
+/// Bytes that a process takes at most while it loads the model: one of its own, since an allocator keeps what others gave back.
+fn peak(folder: &Path, precision: Precision) -> Option<u64> {
+    let mut process = std::process::Command::new(std::env::current_exe().ok()?);
+    let output = process.arg(folder).args(["--peak", precision.name()]).output().ok()?;
+    String::from_utf8(output.stdout).ok()?.trim().parse().ok()
+}
+
+/// The most memory that this process has had, in bytes; Linux tells it.
+fn process_peak() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     Some(1024 * line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?)
 }
 

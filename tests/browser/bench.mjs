@@ -11,7 +11,7 @@ import { parseArgs } from "node:util";
 import { By } from "selenium-webdriver";
 import { call } from "./bench/call.mjs";
 import { browserName, median, preamble, recordFile, write } from "./bench/record.mjs";
-import { show } from "./bench/table.mjs";
+import { bothOf, show } from "./bench/table.mjs";
 import { makeCheckpoint } from "./bench/weights.mjs";
 import { ENGINES } from "./engines.mjs";
 import { hostSite } from "./site.mjs";
@@ -51,7 +51,7 @@ const record = {
   browser: "",
   flags: JSON.parse(readFileSync(local("crate/webdriver.json"), "utf8")),
   model: options.model ? basename(options.model) : "GPT-2 124M of random weights",
-  method: { prompts: PROMPTS, newTokens: NEW_TOKENS, rounds: Number(options.rounds), loads: LOADS, figures: "medians; limits: mean of before and after" },
+  method: { prompts: PROMPTS, newTokens: NEW_TOKENS, rounds: Number(options.rounds), loads: LOADS, figures: "medians; limits: the best of before and after" },
   tables: tables(folder),
   builds: /** @type {Build[]} */ ([]),
 };
@@ -92,7 +92,7 @@ async function measure() {
   return builds.map((build, i) => ({
     build,
     wasm: sizes[build] ?? null,
-    kernels: between(before[i] ?? [], after[i] ?? []),
+    kernels: bothOf(before[i] ?? [], after[i] ?? []),
     models: subjects.filter((subject) => subject.build === build).map(report),
   }));
 }
@@ -199,19 +199,6 @@ async function kernels(build) {
   const { failed, lines } = /** @type {any} */ (measured);
   if (failed) throw new Error(failed);
   return lines;
-}
-
-/**
- * @param {Line[]} before
- * @param {Line[]} after
- * @returns {Line[]}
- */
-function between(before, after) {
-  const mean = (/** @type {number} */ a, /** @type {number} */ b) => (a + b) / 2;
-  return before.map((line, i) => {
-    const again = after[i] ?? line;
-    return { ...line, median: mean(line.median, again.median), best: mean(line.best, again.best) };
-  });
 }
 
 /**

@@ -16,7 +16,7 @@ import { writeGguf } from "./peers/gguf.mjs";
 import { host } from "./peers/host.mjs";
 import { writeOnnx } from "./peers/onnx.mjs";
 import { browserName, median, preamble, recordFile, write } from "./record.mjs";
-import { BYTES_PER_WEIGHT, megabytes, percent, print } from "./table.mjs";
+import { BYTES_PER_WEIGHT, bothOf, megabytes, percent, print } from "./table.mjs";
 import { GPT2, isMade, makeCheckpoint, markMade } from "./weights.mjs";
 
 /** @import { WebDriver } from "selenium-webdriver" */
@@ -148,7 +148,7 @@ async function compare() {
   }
   for (const { name } of entrants) await call(driver, "peers", "close", name);
   const after = await limits();
-  record.limits = before.map((line, i) => ({ ...line, median: (line.median + (after[i] ?? line).median) / 2, best: Math.max(line.best, (after[i] ?? line).best) }));
+  record.limits = bothOf(before, after);
   record.engines = entrants.map(report);
 }
 
@@ -299,14 +299,14 @@ function versions() {
 
 function show() {
   const read = record.limits.find(({ unit }) => unit === "GB/s");
-  console.log(`\n${record.browser}; limits: ${record.limits.map(({ operation, median, unit }) => `${operation} ${median.toFixed(1)} ${unit}`).join(", ")}\n`);
+  console.log(`\n${record.browser}; limits: ${record.limits.map(({ operation, best, unit }) => `${operation} ${best.toFixed(1)} ${unit}`).join(", ")}\n`);
   const rows = record.engines.map(({ name, precision, files, load, prefill, decode, agreement }) => [
     name,
     megabytes(files.at(-1).bytes),
     `${(load.median / 1000).toFixed(2)} s`,
     ...prefill.map((/** @type {{ tokensPerSecond: number }} */ { tokensPerSecond }) => tokensPerSecond.toFixed(1)),
     decode.tokensPerSecond.toFixed(1),
-    percent((decode.tokensPerSecond * (BYTES_PER_WEIGHT[precision] ?? NaN) * READ_FOR_A_TOKEN) / 1e9, read?.median ?? NaN),
+    percent((decode.tokensPerSecond * (BYTES_PER_WEIGHT[precision] ?? NaN) * READ_FOR_A_TOKEN) / 1e9, read?.best ?? NaN),
     agreement.tokens === undefined ? "products alone" : `${agreement.tokens} of ${agreement.of}`,
   ]);
   print(["engine", "file", "load", ...PROMPTS.map((tokens) => `prefill of ${tokens}`), "decode, tokens/s", "of the read bandwidth", "same tokens"], rows);

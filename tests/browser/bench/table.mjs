@@ -30,6 +30,21 @@ export const BYTES_PER_WEIGHT = /** @type {Record<string, number>} */ ({ f32: 4,
 /** Numbers in a model's tables: a token takes one row of each. @typedef {{ vocabulary: number, positions: number }} Tables */
 
 /**
+ * What was measured before and after: the mean of the medians, the best of both.
+ *
+ * @param {Line[]} before
+ * @param {Line[]} after
+ * @returns {Line[]}
+ */
+export function bothOf(before, after) {
+  return before.map((line, i) => {
+    const again = after[i] ?? line;
+    const best = line.unit.endsWith("/s") ? Math.max(line.best, again.best) : Math.min(line.best, again.best);
+    return { ...line, median: (line.median + again.median) / 2, best };
+  });
+}
+
+/**
  * @param {Build} build
  * @param {Tables} tables
  */
@@ -39,12 +54,13 @@ export function show(build, tables) {
   const rows = build.models.map((model) => row(model, build.kernels, tables));
   print(["precision", "kernel", "load", "memory", "prefill", "", "decode", "of the limit"], rows);
   console.log();
-  print(["kernel", "operation", "median", "unit", "of its limit"], build.kernels.map((line) => [
+  print(["kernel", "operation", "median", "best", "unit", "best of its limit"], build.kernels.map((line) => [
     line.kernel,
     line.operation,
     line.median.toFixed(3),
+    line.best.toFixed(3),
     line.unit,
-    line.limit === null ? "" : percent(line.median, build.kernels[line.limit]?.median ?? NaN),
+    line.limit === null ? "" : percent(line.best, build.kernels[line.limit]?.best ?? NaN),
   ]));
 }
 
@@ -58,7 +74,7 @@ function row({ precision, kernel, parameters, load, memory, prefill, decode }, k
   const matmul = kernels.find((line) => line.kernel === kernel && line.operation.startsWith(`${precision} matmul`));
   const peak = kernels[matmul?.limit ?? -1];
   const paces = prefill.slice(0, 2).map(({ tokens, tokensPerSecond }) => {
-    const share = peak ? `, ${percent(multiplyAdds(parameters, tables, tokens) * tokensPerSecond, peak.median)}` : "";
+    const share = peak ? `, ${percent(multiplyAdds(parameters, tables, tokens) * tokensPerSecond, peak.best)}` : "";
     return `${tokens}: ${tokensPerSecond.toFixed(0)} tokens/s${share}`;
   });
   const reads = ((BYTES_PER_WEIGHT[precision] ?? NaN) * (parameters - tables.positions) * (decode?.tokensPerSecond ?? NaN)) / 1e9;
@@ -70,7 +86,7 @@ function row({ precision, kernel, parameters, load, memory, prefill, decode }, k
     paces[0] ?? "",
     paces[1] ?? "",
     decode ? `${decode.tokensPerSecond.toFixed(1)} tokens/s` : "",
-    `${percent(reads, read.median)} of ${read.median.toFixed(1)} GB/s`,
+    `${percent(reads, read.best)} of ${read.best.toFixed(1)} GB/s`,
   ];
 }
 
