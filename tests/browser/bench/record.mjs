@@ -13,10 +13,12 @@ export function preamble() {
   return { date: new Date().toISOString(), commit: commit(), machine: machine(), load: { start: loadavg(), end: loadavg() } };
 }
 
-/** The commit that was measured, marked where the files differ from it; null outside a checkout. */
+/** The commit that was measured, marked where files other than records differ from it; null outside a checkout. */
 function commit() {
+  const git = (/** @type {string[]} */ ...words) => execFileSync("git", words, { encoding: "utf8", cwd: local("") }).trim();
   try {
-    return execFileSync("git", ["describe", "--always", "--dirty", "--abbrev=12"], { encoding: "utf8", cwd: local("") }).trim();
+    const changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!crate/benches/record");
+    return git("rev-parse", "--short=12", "HEAD") + (changed ? "-dirty" : "");
   } catch {
     return null;
   }
