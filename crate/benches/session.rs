@@ -13,7 +13,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use vitrine::kernels::measure::{Measurement, Settings, measure};
-use vitrine::{Candidate, Files, GenerateOptions, Precision, Session};
+use vitrine::{Candidate, Files, GenerateOptions, Precision, Sampling, Session};
 
 const STORYTELLER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../www/models/storyteller");
 
@@ -36,7 +36,7 @@ fn main() -> Result<()> {
         println!("{}", process_peak().ok_or("this system does not tell a process's memory")?);
         return Ok(());
     }
-    let agreement = Precision::ALL.map(|precision| check_storyteller(precision)).into_iter();
+    let agreement = Precision::ALL.map(check_storyteller).into_iter();
     let agreement = agreement.collect::<Result<Vec<_>>>()?;
     let before = limits()?;
     let mut subjects = Precision::ALL.map(Subject::new);
@@ -131,9 +131,11 @@ impl Subject {
                 continue; // the built-in model's context is short
             }
             let prompt = prompt(session, tokens, round * PROMPTS.len() + index)?;
-            let mut options = GenerateOptions::default();
-            options.max_new_tokens = if index == 0 { NEW_TOKENS } else { 1 };
-            options.sampling.temperature = 0.0;
+            let options = GenerateOptions {
+                max_new_tokens: if index == 0 { NEW_TOKENS } else { 1 },
+                sampling: Sampling::greedy(),
+                ..GenerateOptions::default()
+            };
             let start = Instant::now();
             let mut first = None;
             for token in session.generate(&prompt, &options)? {

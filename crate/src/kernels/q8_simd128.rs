@@ -61,7 +61,8 @@ pub(super) fn dot(sum: v128, weights: v128, inputs: v128) -> v128 {
 #[inline(always)]
 pub(super) fn scales(scales: &[Scale; PANEL], quad: usize) -> v128 {
     let eight: v128 = bytemuck::must_cast(scales.as_chunks::<8>().0[quad / 2].map(|scale| scale.0));
-    let four = if quad % 2 == 0 { i32x4_extend_low_i16x8(eight) } else { i32x4_extend_high_i16x8(eight) };
+    let is_low = quad.is_multiple_of(2);
+    let four = if is_low { i32x4_extend_low_i16x8(eight) } else { i32x4_extend_high_i16x8(eight) };
     let shifted = v128_and(i32x4_shl(four, Scale::SHIFT), i32x4_splat(Scale::MASK));
     i32x4_add(shifted, i32x4_splat(Scale::BIAS))
 }
