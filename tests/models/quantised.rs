@@ -73,11 +73,13 @@ fn a_seed_draws_the_same_text_on_every_platform() {
     assert_eq!(q4, expected);
 }
 
-/// The mean error of the logits beside their spread: what quantising these random weights costs.
+/// The mean error of the logits beside their spread: what quantising these random weights costs, which is the same on every platform. The
+/// bounds are the largest that was found and a third; the post-norm form scales an error up with every block.
 #[test]
 fn logits_are_close_to_those_of_f32() {
-    for (precision, bound) in [(Precision::Q8, 0.04), (Precision::Q4, 0.6)] {
+    for (precision, pre_norm, post_norm) in [(Precision::Q8, 0.013, 0.034), (Precision::Q4, 0.2, 0.51)] {
         for fixture in FIXTURES {
+            let bound = if fixture.name == OPT_B.name { post_norm } else { pre_norm };
             let ids = fixture.expected().long.ids;
             let exact = logits(&mut fixture.load(), &ids, ids.len()).concat();
             let found = logits(&mut load(fixture, precision), &ids, ids.len()).concat();
@@ -85,7 +87,6 @@ fn logits_are_close_to_those_of_f32() {
                 |values: &mut dyn Iterator<Item = f32>| values.map(|x| f64::from(x * x)).sum::<f64>();
             let error = squares(&mut exact.iter().zip(&found).map(|(exact, found)| exact - found));
             let share = (error / squares(&mut exact.iter().copied())).sqrt();
-            println!("{} {precision:?} {share}", fixture.name);
             assert!(share < bound, "{} in {precision:?}: {share}", fixture.name);
         }
     }
