@@ -2,14 +2,23 @@
 
 use crate::checkpoint::Source;
 use crate::error::{Error, Result};
+use std::cell::RefCell;
 use wasm_bindgen::prelude::*;
 use web_sys::{Blob, FileReaderSync};
+
+/// Bytes that the browser is asked for at a time. Each slice costs it a few milliseconds, whatever its length.
+const BLOCK: u64 = 8 << 20;
+
+/// Blocks that are kept. A model takes the tensors of a layer in another order than the file, so a few blocks are in use at a time.
+const KEPT: usize = 4;
 
 /// Reads a `Blob` by slices, synchronously, as only a worker may.
 pub(super) struct BlobSource {
     name: String,
     blob: Blob,
     reader: FileReaderSync,
+    /// Blocks with their numbers, the one used last at the end.
+    blocks: RefCell<Vec<(u64, js_sys::Uint8Array)>>,
 }
 
 impl BlobSource {
@@ -17,7 +26,44 @@ impl BlobSource {
     pub(super) fn boxed(file: JsValue) -> std::result::Result<Box<dyn Source>, JsValue> {
         let name = js_sys::Reflect::get(&file, &"name".into())?.as_string().unwrap_or_default();
         let blob = js_sys::Reflect::get(&file, &"blob".into())?.dyn_into::<Blob>()?;
-        Ok(Box::new(Self { name, blob, reader: FileReaderSync::new()? }))
+        Ok(Box::new(Self { name, blob, reader: FileReaderSync::new()?, blocks: RefCell::default() }))
+    }
+
+    fn failed(&self, offset: u64, problem: String) -> Error {
+        Error::Read { file: self.name.clone(), offset, problem }
+    }
+
+    /// Block `number` of the file, the last one shorter than the others.
+    fn block(&self, number: u64) -> Result<js_sys::Uint8Array> {
+        let mut blocks = self.blocks.borrow_mut();
+        let block = match blocks.iter().position(|(kept, _)| *kept == number) {
+            Some(index) => blocks.remove(index),
+            None => {
+                if blocks.len() == KEPT {
+                    blocks.remove(0);
+                }
+                (number, self.read_block(number)?)
+            }
+        };
+        let bytes = block.1.clone();
+        blocks.push(block);
+        Ok(bytes)
+    }
+
+    fn read_block(&self, number: u64) -> Result<js_sys::Uint8Array> {
+        let start = number * BLOCK;
+        let end = self.len().min(start + BLOCK);
+        let read = || -> std::result::Result<_, JsValue> {
+            let slice = self.blob.slice_with_f64_and_f64(start as f64, end as f64)?;
+            Ok(js_sys::Uint8Array::new(&self.reader.read_as_array_buffer(&slice)?.into()))
+        };
+        let bytes =
+            read().map_err(|error| self.failed(start, format!("the browser cannot read it: {error:?}")))?;
+        if u64::from(bytes.length()) != end - start {
+            let problem = format!("expected {} bytes, found {}", end - start, bytes.length());
+            return Err(self.failed(start, problem));
+        }
+        Ok(bytes)
     }
 }
 
@@ -32,20 +78,20 @@ impl Source for BlobSource {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        let failed = |problem: String| Error::Read { file: self.name.clone(), offset, problem };
-        let end = offset.saturating_add(buffer.len() as u64);
-        if end > self.len() {
-            return Err(failed(format!("expected {} bytes, the file has {}", buffer.len(), self.len())));
+        let length = self.len();
+        if offset.checked_add(buffer.len() as u64).is_none_or(|end| end > length) {
+            let problem = format!("expected {} bytes, the file has {length}", buffer.len());
+            return Err(self.failed(offset, problem));
         }
-        let read = || -> std::result::Result<js_sys::Uint8Array, JsValue> {
-            let slice = self.blob.slice_with_f64_and_f64(offset as f64, end as f64)?;
-            Ok(js_sys::Uint8Array::new(&self.reader.read_as_array_buffer(&slice)?.into()))
-        };
-        let bytes = read().map_err(|error| failed(format!("the browser cannot read it: {error:?}")))?;
-        if bytes.length() as usize != buffer.len() {
-            return Err(failed(format!("expected {} bytes, found {}", buffer.len(), bytes.length())));
+        let (mut offset, mut rest) = (offset, buffer);
+        while !rest.is_empty() {
+            let within = offset % BLOCK;
+            let (here, later) = rest.split_at_mut(rest.len().min((BLOCK - within) as usize));
+            let block = self.block(offset / BLOCK)?;
+            block.subarray(within as u32, within as u32 + here.len() as u32).copy_to(here);
+            offset += here.len() as u64;
+            rest = later;
         }
-        bytes.copy_to(buffer);
         Ok(())
     }
 }
