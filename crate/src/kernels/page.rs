@@ -24,10 +24,10 @@ impl CacheFormat {
     }
 }
 
-/// [`PANEL`] numbers of 16 bits, in the order in which a shift and a mask make vectors of them: word `i` of a half holds lanes `i` and
-/// `i + 4` of that half, in its low and its high bits.
+/// [`PANEL`] numbers of 16 bits, in the order in which a shift and a mask make vectors of them: in each half lanes 0, 4, 1, 5, 2, 6, 3, 7.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bf16Entry([[u32; 4]; 2]);
+#[repr(C, align(16))]
+pub(super) struct Bf16Entry([[u16; 8]; 2]);
 
 impl Floats for Bf16Entry {
     #[inline(always)]
@@ -63,13 +63,11 @@ impl PageEntry for Entry {
 }
 
 impl PageEntry for Bf16Entry {
-    const ZERO: Self = Self([[0; 4]; 2]);
+    const ZERO: Self = Self([[0; 8]; 2]);
 
     #[inline(always)]
     fn set(&mut self, lane: usize, value: f32) {
-        let (half, lane) = (lane / 8, lane % 8);
-        let (word, shift) = (&mut self.0[half][lane % 4], 16 * (lane / 4));
-        *word = *word & !(0xffff << shift) | u32::from(bf16::from_f32(value).to_bits()) << shift;
+        self.0[lane / 8][2 * (lane % 4) + lane / 4 % 2] = bf16::from_f32(value).to_bits();
     }
 
     #[inline(always)]
@@ -160,16 +158,18 @@ impl Page {
         }
     }
 
-    /// The keys of 16 positions: `[head_dim]` entries.
+    /// The keys of a head: `[PAGE / PANEL][head_dim]` entries.
     #[inline(always)]
-    pub(super) fn keys<E: PageEntry>(&self, head: usize, panel: usize) -> &[E] {
-        &E::of(self).keys[(head * (PAGE / PANEL) + panel) * self.head_dim..][..self.head_dim]
+    pub(super) fn keys<E: PageEntry>(&self, head: usize) -> &[E] {
+        let entries = n_keys(self.head_dim);
+        &E::of(self).keys[head * entries..][..entries]
     }
 
-    /// The values of 16 dimensions: `[PAGE]` entries.
+    /// The values of a head: `[ceil(head_dim / PANEL)][PAGE]` entries.
     #[inline(always)]
-    pub(super) fn values<E: PageEntry>(&self, head: usize, panel: usize) -> &[E] {
-        &E::of(self).values[(head * self.head_dim.div_ceil(PANEL) + panel) * PAGE..][..PAGE]
+    pub(super) fn values<E: PageEntry>(&self, head: usize) -> &[E] {
+        let entries = n_values(self.head_dim);
+        &E::of(self).values[head * entries..][..entries]
     }
 }
 

@@ -42,8 +42,9 @@ impl Lanes for Portable {
         *x
     }
     #[inline(always)]
-    fn load_bf16(self, x: &[u32; 4]) -> [Self::V; 2] {
-        [x.map(|word| f32::from_bits(word << 16)), x.map(|word| f32::from_bits(word & 0xffff_0000))]
+    fn load_bf16(self, x: &[u16; 8]) -> [Self::V; 2] {
+        let value = |index: usize| f32::from_bits(u32::from(x[index]) << 16);
+        [[value(0), value(2), value(4), value(6)], [value(1), value(3), value(5), value(7)]]
     }
     #[inline(always)]
     fn store(self, v: Self::V, y: &mut [f32; 4]) {

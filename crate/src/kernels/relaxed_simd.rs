@@ -43,7 +43,7 @@ impl Lanes for RelaxedSimd {
     as_simd128! {
         splat(x: f32) -> v128;
         load(x: &[f32; 4]) -> v128;
-        load_bf16(x: &[u32; 4]) -> [v128; 2];
+        load_bf16(x: &[u16; 8]) -> [v128; 2];
         store(v: v128, y: &mut [f32; 4]) -> ();
         add(a: v128, b: v128) -> v128;
         sub(a: v128, b: v128) -> v128;

@@ -32,7 +32,7 @@ impl Lanes for Simd128 {
         bytemuck::must_cast(*x)
     }
     #[inline(always)]
-    fn load_bf16(self, x: &[u32; 4]) -> [v128; 2] {
+    fn load_bf16(self, x: &[u16; 8]) -> [v128; 2] {
         let words: v128 = bytemuck::must_cast(*x);
         [i32x4_shl(words, 16), v128_and(words, u32x4_splat(0xffff_0000))]
     }

@@ -106,7 +106,7 @@ impl<L: Lanes> VectorKernel for VectorOperations<L> {
 }
 
 /// Replaces `x` by `exp(x - max x)` and returns the sum of that, which lies between 1 and the length of `x`.
-#[inline(always)]
+#[inline(never)] // it is long, and called from many places
 pub(super) fn exponentials<L: Lanes>(lanes: L, x: &mut [f32]) -> f32 {
     let shift = lanes.splat(largest(lanes, x));
     let mut sums = [lanes.splat(0.0); 4];

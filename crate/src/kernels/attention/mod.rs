@@ -1,26 +1,20 @@
 //! Fused causal attention over a paged KV cache, written once for every instruction set.
 //!
 //! ```text
-//! for head
-//!     for tile of queries
-//!         scores[r][p] = scale q[r] · key[p]         the loops of `panels`: k = head_dim, n = positions
-//!         weights[r]   = exp(scores[r] - max)        over the positions that query r sees
-//!         sums[r][d]   = Σ_p weights[r][p] value[p][d]   the same loops: k = positions, n = head_dim
-//!         out[r]       = sums[r] / Σ weights[r]
+//! scores[p]  = scale q · key[p]                       the loops of `panels`: k = head_dim, n = positions
+//! weights[p] = exp(scores[p] - max)                   over the positions that the query sees
+//! sums[d]    = Σ_p weights[p] value[p][d]             the same loops: k = positions, n = head_dim
+//! out[d]     = sums[d] / Σ weights
 //! ```
 //!
-//! Queries of a tile see different positions: those that all of them see go through the tile, the few after them through
-//! the row loop, so no query ever touches a position that it must not see, and every sum keeps its order.
+//! Queries go four at a time through the loops of a tile (`tiles`); one that is left over, or that comes alone while decoding, through
+//! those of a row (`one`). Both add up in the same order, so a query's result does not depend on its neighbours.
 
-use std::marker::PhantomData;
+mod one;
+mod tiles;
 
 use super::page::{Bf16Entry, CacheFormat, Page, PageEntry};
-use super::panels::{row, tile};
-use super::vector::exponentials;
 use super::{Entry, Lanes, PAGE, PANEL};
-
-/// Queries taken at a time.
-const TILE: usize = 4;
 
 /// The shape of one call of [`attention`](super::VectorKernel::attention).
 ///
@@ -44,13 +38,22 @@ pub struct AttentionShape {
 impl AttentionShape {
     /// Elements of scratch memory that a call of this shape takes.
     pub fn scratch_len(&self) -> usize {
-        let sums = self.head_dim.div_ceil(PANEL) * PANEL;
-        TILE * (self.head_dim + self.scores_stride() + PAGE + sums)
+        one::scratch_len(self).max(tiles::scratch_len(self))
     }
 
-    /// Scores of one query: the positions, rounded up to a whole panel.
+    /// Scores of one query: the positions, rounded up to whole pages.
     fn scores_stride(&self) -> usize {
-        (self.past + self.queries).next_multiple_of(PANEL)
+        (self.past + self.queries).next_multiple_of(PAGE)
+    }
+
+    /// Panels of a head's dimensions.
+    fn value_panels(&self) -> usize {
+        self.head_dim.div_ceil(PANEL)
+    }
+
+    /// Elements of a query, and of a row of the result.
+    fn hidden(&self) -> usize {
+        self.heads * self.head_dim
     }
 }
 
@@ -79,8 +82,8 @@ fn attention_over<L: Lanes, E: PageEntry>(
     out: &mut [f32],
     scratch: &mut Vec<f32>,
 ) {
-    let AttentionShape { heads, head_dim, queries, past, scale, query_stride } = *shape;
-    let hidden = heads * head_dim;
+    let AttentionShape { heads, head_dim, queries, past, query_stride, .. } = *shape;
+    let hidden = shape.hidden();
     assert!(out.len() == queries * hidden, "{queries} queries of {hidden}: {} outputs", out.len());
     if out.is_empty() {
         return;
@@ -91,126 +94,13 @@ fn attention_over<L: Lanes, E: PageEntry>(
         let (found, of) = page.heads();
         assert!(found == heads && of == head_dim, "{shape:?}: a page of {found} heads of {of}");
     }
-    let stride = shape.scores_stride();
-    scratch.clear();
-    scratch.resize(shape.scratch_len(), 0.0);
-    let (scaled, rest) = scratch.split_at_mut(TILE * head_dim);
-    let (scores, rest) = rest.split_at_mut(TILE * stride);
-    let (packed, sums) = rest.split_at_mut(TILE * PAGE);
-    let (scaled, packed) = (scaled.as_chunks_mut().0, packed.as_chunks_mut().0);
-    let sums = sums.as_chunks_mut().0.as_chunks_mut().0;
-
-    for head in 0..heads {
-        for first in (0..queries).step_by(TILE) {
-            let rows = TILE.min(queries - first);
-            let tile = Queries::<L, E> {
-                lanes,
-                pages,
-                head,
-                rows,
-                common: past + first + 1,
-                stride,
-                entry: PhantomData,
-            };
-            let query = |r: usize| &q[(first + r) * query_stride + head * head_dim..][..head_dim];
-            tile.scale(query, scale, scaled);
-            tile.score(scaled, scores);
-            let mut factors = [0.0; TILE];
-            for (r, scores) in scores.chunks_exact_mut(stride).take(rows).enumerate() {
-                factors[r] = 1.0 / exponentials(lanes, &mut scores[..tile.common + r]);
-            }
-            tile.weigh(scores, packed, sums);
-            for (r, factor) in factors.iter().take(rows).enumerate() {
-                let out = &mut out[(first + r) * hidden + head * head_dim..][..head_dim];
-                for (out, sums) in out.chunks_mut(PANEL).zip(sums.iter()) {
-                    for (out, sum) in out.iter_mut().zip(&sums[r]) {
-                        *out = sum * factor;
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Up to [`TILE`] neighbouring queries of one head.
-struct Queries<'a, L, E> {
-    lanes: L,
-    pages: &'a [Page],
-    head: usize,
-    /// Queries in this tile; 1 takes the row loop.
-    rows: usize,
-    /// Positions that every query of the tile sees; query `r` sees `r` more.
-    common: usize,
-    /// Elements from the scores of one query to those of the next.
-    stride: usize,
-    entry: PhantomData<E>,
-}
-
-impl<'a, L: Lanes, E: PageEntry> Queries<'a, L, E> {
-    /// `q * scale`: `[head_dim][TILE]`, or `[head_dim]` for a single query.
-    #[inline(always)]
-    fn scale(&self, query: impl Fn(usize) -> &'a [f32], scale: f32, scaled: &mut [[f32; TILE]]) {
-        if self.rows == 1 {
-            for (scaled, q) in scaled.as_flattened_mut().iter_mut().zip(query(0)) {
-                *scaled = q * scale;
-            }
-            return;
-        }
-        for r in 0..self.rows {
-            for (scaled, q) in scaled.iter_mut().zip(query(r)) {
-                scaled[r] = q * scale;
-            }
-        }
-    }
-
-    /// `scores[r][p]` of whole panels of positions; those that query `r` must not see are left over, and never used.
-    #[inline(always)]
-    fn score(&self, scaled: &[[f32; TILE]], scores: &mut [f32]) {
-        let panels = (self.common + self.rows - 1).div_ceil(PANEL);
-        for panel in 0..panels {
-            let keys = self.pages[panel / (PAGE / PANEL)].keys::<E>(self.head, panel % (PAGE / PANEL));
-            let mut sums = [[0.0; PANEL]; TILE];
-            if self.rows == 1 {
-                row(self.lanes, keys, scaled.as_flattened(), &mut sums[0]);
-            } else {
-                tile(self.lanes, keys, scaled, &mut sums);
-            }
-            for (scores, sums) in scores.chunks_exact_mut(self.stride).zip(&sums).take(self.rows) {
-                scores[panel * PANEL..][..PANEL].copy_from_slice(sums);
-            }
-        }
-    }
-
-    /// `sums[panel][r] = Σ_p scores[r][p] * value[p]`, 16 dimensions to a panel.
-    #[inline(always)]
-    fn weigh(&self, scores: &[f32], packed: &mut [[f32; TILE]], sums: &mut [[Entry; TILE]]) {
-        sums.fill([[0.0; PANEL]; TILE]);
-        for (index, page) in self.pages.iter().enumerate() {
-            let start = index * PAGE;
-            let common = self.common.saturating_sub(start).min(PAGE);
-            if self.rows > 1 {
-                for (r, scores) in scores.chunks_exact(self.stride).take(self.rows).enumerate() {
-                    for (packed, score) in packed.iter_mut().zip(&scores[start.min(scores.len())..][..common])
-                    {
-                        packed[r] = *score;
-                    }
-                }
-            }
-            for (panel, sums) in sums.iter_mut().enumerate() {
-                let values = page.values::<E>(self.head, panel);
-                if self.rows > 1 {
-                    tile(self.lanes, &values[..common], packed, sums);
-                }
-                let shared = if self.rows > 1 { common } else { 0 };
-                for (r, (scores, sums)) in
-                    scores.chunks_exact(self.stride).zip(sums).take(self.rows).enumerate()
-                {
-                    let visible = (self.common + r).saturating_sub(start).min(PAGE);
-                    if visible > shared {
-                        row(self.lanes, &values[shared..visible], &scores[start + shared..], sums);
-                    }
-                }
-            }
-        }
+    scratch.resize(shape.scratch_len().max(scratch.len()), 0.0);
+    let alone = usize::from(queries % tiles::TILE == 1);
+    let tiled = AttentionShape { queries: queries - alone, ..*shape };
+    let (out, last) = out.split_at_mut(tiled.queries * hidden);
+    tiles::attend::<L, E>(lanes, &tiled, q, pages, out, scratch);
+    if alone == 1 {
+        let shape = AttentionShape { queries: 1, past: past + tiled.queries, ..*shape };
+        one::attend::<L, E>(lanes, &shape, &q[tiled.queries * query_stride..], pages, last, scratch);
     }
 }
