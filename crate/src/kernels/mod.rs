@@ -42,8 +42,8 @@
 //! and give the same bits. The relaxed token fuses multiply and add where the processor can, and agrees within a
 //! tolerance.
 //!
-//! The loops around blocks of integers are written once too (`quantised`); what an instruction set does inside a block is one file
-//! for each idea. All of them give the same bits.
+//! The loops around blocks of integers are written once too (`quantised`, and for vectors `blocks_simd128`); what an instruction set does
+//! inside a block is one file for each idea. All of them give the same bits.
 //!
 //! | precision | `portable.rs` | simd128 | relaxed SIMD |
 //! |---|---|---|---|
@@ -54,9 +54,10 @@
 //! # A new kernel
 //!
 //! 1. A file: its doc comment has the layout and the tile, why they have their size, and what was measured on what.
-//! 2. Its struct, compiled only where its instructions exist. For blocks of integers implement `quantised::Dots`: how [`BLOCK`] inputs
-//!    are held, the dots of a panel with one row of inputs (`row`) and with a tile of them (`tile`); the loops around, the segments and the
-//!    quantising of the inputs come with `Quantised`. For anything else implement [`MatrixKernel`].
+//! 2. Its struct, compiled only where its instructions exist. For blocks of integers in the vectors of wasm implement
+//!    `blocks_simd128::BlockDots`: how [`BLOCK`] inputs are held, and the dots of a block with one row of inputs (`row`) and with a tile of
+//!    them (`half`); the loops around, the scales, the segments and the quantising of the inputs come with it. For anything else implement
+//!    `quantised::Dots`, or [`MatrixKernel`].
 //! 3. `kernel_contract!` as the last line: the properties that every kernel of that precision must have, bits included.
 //! 4. A line in the precision's list at the end of this file, in order of preference; and if its instruction is a new one, its peak in
 //!    [`limits`].
@@ -66,6 +67,8 @@
 
 mod attention;
 mod block;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod blocks_simd128;
 mod lanes;
 pub mod limits;
 mod math;

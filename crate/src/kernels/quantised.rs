@@ -117,17 +117,6 @@ impl<B: Block, D: Dots<B>> MatrixKernel<B> for Quantised<D> {
     }
 }
 
-/// Repeats the steps of a block, each with its number as a constant, so that a load has its offset from the block in it. LLVM leaves
-/// loops of this size rolled.
-#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-macro_rules! unrolled {
-    ($step:ident in $($number:literal)* $body:block) => {
-        $({ const $step: usize = $number; $body })*
-    };
-}
-#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-pub(super) use unrolled;
-
 impl<D> Quantised<D> {
     /// The blocks of up to `M` rows of `k` inputs. Rows that are not there are zeros, and so are the columns after the last.
     fn inputs<B: Block, const M: usize>(&self, x: &[f32], k: usize) -> Vec<D::Input<M>>

@@ -1,0 +1,144 @@
+//! The loops over blocks of integers in the vectors of wasm: every lane keeps the sum of a row of weights of its own.
+//!
+//! What is done inside a block is one file for each idea (`q8_simd128`, `q4_simd128`, `q4_relaxed`); around it, as [`quantised`](super::quantised)
+//! says, four vectors of sums for one row of inputs, or, for a tile of them, two: half of the panel's rows by [`TILE`] rows of inputs are
+//! 8 vectors of dots, and as many registers.
+//!
+//! The row's steps are unrolled and the tile's are not: unrolled, they spill. A half tile is a function of its own, so that the browser's
+//! compiler has nothing else to keep in registers.
+
+use core::arch::wasm32::*;
+
+use super::quantise::Scale;
+use super::quantised::{Dots, Quantised, QuantisedBlock, TILE};
+use super::simd128::Simd128;
+use super::{BLOCK, Block, Entry, Lanes, PANEL};
+
+/// What is done inside a block.
+pub(super) trait BlockDots<B>: Copy + Sync + 'static {
+    const NAME: &'static str;
+    const INSTRUCTION: &'static str;
+    /// The quads of rows that each half of a tile has.
+    const HALVES: [[usize; 2]; 2];
+
+    /// [`BLOCK`] inputs of each of `M` rows.
+    type Input<const M: usize>: Copy;
+
+    fn input<const M: usize>(self, integers: &[[i32; BLOCK]; M]) -> Self::Input<M>;
+
+    /// `Σ_k weight[row][k] input[k]` of the four quads of rows.
+    fn row(self, block: &B, x: &Self::Input<1>) -> [v128; 4];
+
+    /// The same of the two quads of a half, for each row of inputs.
+    fn half<const HALF: usize>(self, block: &B, x: &Self::Input<TILE>) -> [[v128; 2]; TILE];
+}
+
+/// [`BlockDots`] as the loops of products take them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct InVectors<D>(D);
+
+/// Products by the dots `D`.
+pub(super) const fn products<D>(dots: D) -> Quantised<InVectors<D>> {
+    Quantised(InVectors(dots))
+}
+
+/// A block of inputs of `M` rows, each with what its integers are worth.
+#[derive(Clone, Copy)]
+pub(super) struct Input<I, const M: usize> {
+    scales: [f32; M],
+    integers: I,
+}
+
+impl<B: Block + QuantisedBlock, D: BlockDots<B>> Dots<B> for InVectors<D> {
+    const NAME: &'static str = D::NAME;
+    const INSTRUCTION: &'static str = D::INSTRUCTION;
+    type Input<const M: usize> = Input<D::Input<M>, M>;
+
+    #[inline(always)]
+    fn input<const M: usize>(self, scales: [f32; M], integers: &[[i32; BLOCK]; M]) -> Self::Input<M> {
+        Input { scales, integers: self.0.input(integers) }
+    }
+
+    #[inline(always)]
+    fn row(self, panel: &[B], x: &[Self::Input<1>], sums: &mut Entry) {
+        let (mut a, mut b, mut c, mut d) = (load(sums, 0), load(sums, 1), load(sums, 2), load(sums, 3));
+        for (block, x) in panel.iter().zip(x) {
+            let [p, q, r, s] = self.0.row(block, &x.integers);
+            let scale = f32x4_splat(x.scales[0]);
+            a = scaled(a, p, scales(block.scales(), 0), scale);
+            b = scaled(b, q, scales(block.scales(), 1), scale);
+            c = scaled(c, r, scales(block.scales(), 2), scale);
+            d = scaled(d, s, scales(block.scales(), 3), scale);
+        }
+        store(a, sums, 0);
+        store(b, sums, 1);
+        store(c, sums, 2);
+        store(d, sums, 3);
+    }
+
+    #[inline(always)]
+    fn tile(self, panel: &[B], x: &[Self::Input<TILE>], sums: &mut [Entry; TILE]) {
+        self.half_tile::<B, 0>(panel, x, sums);
+        self.half_tile::<B, 1>(panel, x, sums);
+    }
+}
+
+impl<D> InVectors<D> {
+    #[inline(never)]
+    fn half_tile<B, const HALF: usize>(
+        self,
+        panel: &[B],
+        x: &[Input<D::Input<TILE>, TILE>],
+        sums: &mut [Entry; TILE],
+    ) where
+        B: Block + QuantisedBlock,
+        D: BlockDots<B>,
+    {
+        let [left, right] = D::HALVES[HALF];
+        for (block, x) in panel.iter().zip(x) {
+            let dots = self.0.half::<HALF>(block, &x.integers);
+            let (left_scales, right_scales) = (scales(block.scales(), left), scales(block.scales(), right));
+            for ((sums, scale), [a, b]) in sums.iter_mut().zip(x.scales).zip(dots) {
+                let scale = f32x4_splat(scale);
+                store(scaled(load(sums, left), a, left_scales, scale), sums, left);
+                store(scaled(load(sums, right), b, right_scales, scale), sums, right);
+            }
+        }
+    }
+}
+
+/// The scales of four neighbouring rows: see [`Scale::to_f32`].
+#[inline(always)]
+fn scales(scales: &[Scale; PANEL], quad: usize) -> v128 {
+    let eight: v128 = bytemuck::must_cast(scales.as_chunks::<8>().0[quad / 2].map(|scale| scale.0));
+    let is_low = quad.is_multiple_of(2);
+    let four = if is_low { i32x4_extend_low_i16x8(eight) } else { i32x4_extend_high_i16x8(eight) };
+    let shifted = v128_and(i32x4_shl(four, Scale::SHIFT), i32x4_splat(Scale::MASK));
+    i32x4_add(shifted, i32x4_splat(Scale::BIAS))
+}
+
+/// `sum + f32(dots) * (weights' scales * inputs' scale)`.
+#[inline(always)]
+fn scaled(sum: v128, dots: v128, weights: v128, inputs: v128) -> v128 {
+    f32x4_add(sum, f32x4_mul(f32x4_convert_i32x4(dots), f32x4_mul(weights, inputs)))
+}
+
+/// One vector of an entry.
+#[inline(always)]
+fn load(entry: &Entry, quad: usize) -> v128 {
+    Simd128.load(&entry.as_chunks().0[quad])
+}
+
+#[inline(always)]
+fn store(sum: v128, entry: &mut Entry, quad: usize) {
+    Simd128.store(sum, &mut entry.as_chunks_mut().0[quad]);
+}
+
+/// Repeats the steps of a block, each with its number as a constant, so that a load has its offset from the block in it. LLVM leaves
+/// loops of this size rolled.
+macro_rules! unrolled {
+    ($step:ident in $($number:literal)* $body:block) => {
+        $({ const $step: usize = $number; $body })*
+    };
+}
+pub(super) use unrolled;
