@@ -5,6 +5,7 @@
 export default async function init() {}
 
 export const build = () => ({ id: "fake", version: "0.1.0", name: "simd128", kernel: "none" });
+export const calibrate = () => {};
 
 /** @type {string | undefined} */
 let panic;

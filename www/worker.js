@@ -132,6 +132,7 @@ async function start({ protocol, build }) {
   }
   const found = pkg.build();
   if (found.id !== id) throw mismatch(`build.json says ${id}, the wasm ${found.id}`);
+  pkg.calibrate(() => performance.now());
   return found;
 }
 

@@ -6,6 +6,7 @@
  * @typedef {object} Pkg one build of pkg, as a module
  * @property {(options: { module_or_path: URL }) => Promise<unknown>} default loads the wasm
  * @property {() => Build} build
+ * @property {(now: () => number) => void} calibrate chooses among kernels, in at most 10 ms
  * @property {() => string | undefined} lastPanic after a trap, the panic's text
  * @property {(how: "panic" | "memory" | "stack") => void} crash
  * @property {(config: string, precision: string) => unknown} estimate throws if the model of that config cannot be loaded

@@ -43,7 +43,7 @@
 //! tolerance.
 //!
 //! The loops around blocks of integers are written once too (`quantised`, and for vectors `blocks_simd128`); what an instruction set does
-//! inside a block is one file for each idea. All of them give the same bits.
+//! inside a block is one file for each idea. All of them give the same bits, so which one runs is a matter of speed alone: [`calibrate`].
 //!
 //! | precision | `portable.rs` | simd128 | relaxed SIMD |
 //! |---|---|---|---|
@@ -69,6 +69,7 @@ mod attention;
 mod block;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod blocks_simd128;
+pub mod calibrate;
 mod lanes;
 pub mod limits;
 mod math;

@@ -24,7 +24,7 @@ pub use norm::LayerNorm;
 pub use weights::{Mode, Weights};
 
 use crate::error::Result;
-use crate::kernels::{Block, Entry, MatrixKernel, Q4Block, Q8Block, VectorKernel};
+use crate::kernels::{Block, Entry, MatrixKernel, Q4Block, Q8Block, VectorKernel, calibrate};
 use candle_core::{CpuStorage, Device, Shape, Storage, Tensor};
 
 /// How the weights of the matrix products are held. Norms, biases and position tables are `f32` in each.
@@ -72,14 +72,14 @@ pub struct Kernels {
 }
 
 impl Kernels {
-    /// The preferred kernels of this build for a model of that precision: quantised ones promise the same bits everywhere,
-    /// so nothing in their pass may fuse multiply and add.
+    /// The preferred kernels of this build for a model of that precision, as far as [`calibrate`] did not find others faster. Quantised
+    /// ones promise the same bits everywhere, so nothing in their pass may fuse multiply and add.
     pub fn preferred(precision: Precision) -> Self {
         let vector = match precision {
             Precision::F32 => crate::kernels::vector_kernels()[0],
             Precision::Q8 | Precision::Q4 => crate::kernels::exact_vector_kernel(),
         };
-        Self { f32: Entry::kernels()[0], q8: Q8Block::kernels()[0], q4: Q4Block::kernels()[0], vector }
+        Self { f32: Entry::kernels()[0], q8: Q8Block::kernels()[0], q4: calibrate::q4(), vector }
     }
 
     /// The name of the kernel that multiplies the matrices of that precision.
