@@ -28,7 +28,22 @@ const failure = (code, message) => Object.assign(new Error(message), { code });
 export const REFUSED_BYTES = 13;
 export const TRAPPING_BYTES = 14;
 
+/** A measurement of so many rows traps. */
+export const TRAPPING_ROWS = 15;
+
 export const estimate = () => ({});
+
+/**
+ * What was asked for, as figures.
+ *
+ * @param {() => number} now
+ * @param {number} rows
+ * @param {number} rounds
+ */
+export function measure(now, rows, rounds) {
+  if (rows === TRAPPING_ROWS) throw new WebAssembly.RuntimeError("unreachable");
+  return [{ kernel: "limit", operation: typeof now(), median: rows, best: rounds, unit: "GB/s", limit: null }];
+}
 
 export class Candidate {
   /** @param {NamedBlob[]} files */

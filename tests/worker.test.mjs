@@ -9,7 +9,7 @@ import { pathToFileURL } from "node:url";
 import { Worker } from "node:worker_threads";
 import { Engine } from "../www/engine.js";
 import { PROTOCOL } from "../www/engine/connection.js";
-import { REFUSED_BYTES, TRAPPING_BYTES } from "./fake-pkg.mjs";
+import { REFUSED_BYTES, TRAPPING_BYTES, TRAPPING_ROWS } from "./fake-pkg.mjs";
 
 /** @import { Answer } from "../www/protocol.js" */
 /** @import { WorkerLike } from "../www/engine/connection.js" */
@@ -200,6 +200,17 @@ test("a step that fails takes nothing from those before it", async () => {
 test("a trap on request is a crash too", async () => {
   const { engine } = await loaded();
   await assert.rejects(engine.crash("memory"), { code: "crashed", message: /unreachable; most often, memory has run out/ });
+});
+
+test("a measurement is made by a worker of its own, which ends; if it traps, what is loaded stays", async () => {
+  const { engine, thread } = await loaded();
+  const { build, rows, rounds, lines } = await engine.measure({ rows: 100, rounds: 7 });
+  assert.deepEqual([build.id, rows, rounds], ["fake", 100, 7]);
+  assert.deepEqual(lines.map(({ operation, unit, limit }) => [operation, unit, limit]), [["number", "GB/s", null]]);
+  assert.deepEqual([thread(0).ended, thread(1).ended], [false, true]);
+  await assert.rejects(engine.measure({ rows: TRAPPING_ROWS }), { code: "crashed", message: /memory has run out/ });
+  assert.deepEqual([thread(0).ended, thread(2).ended], [false, true]);
+  assert.equal((await engine.generate("a", { maxNewTokens: 3 }).result).text, "xxx!");
 });
 
 test("a checkpoint that is refused, or that traps, leaves the old model", async () => {

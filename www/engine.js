@@ -4,14 +4,14 @@
 
 import { chooseBuild, detectCapabilities, FLOOR } from "./capabilities.js";
 import { Connection } from "./engine/connection.js";
-import { nameOf, wirePrecision, wireSampling, wireSource, wireText } from "./engine/requests.js";
+import { nameOf, wireCount, wirePrecision, wireSampling, wireSource, wireText } from "./engine/requests.js";
 import { Run } from "./engine/run.js";
 import { EngineError, messageOf } from "./errors.js";
 import { sweepDownloads } from "./fetching/storage.js";
 
 /** @import { WorkerLike } from "./engine/connection.js" */
-/** @import { Build, BuildName, GenerateOptions, GenerationEnd, LoadOptions, Model, ModelInfo, News } from "./protocol.js" */
-/** @import { Score, ScoreEnd, ScoreOptions, Source, TextToken } from "./protocol.js" */
+/** @import { Build, BuildName, GenerateOptions, GenerationEnd, LoadOptions, Measurement, MeasureOptions } from "./protocol.js" */
+/** @import { Model, ModelInfo, News, Score, ScoreEnd, ScoreOptions, Source, TextToken } from "./protocol.js" */
 
 export { EngineError, isFailure } from "./errors.js";
 
@@ -40,6 +40,8 @@ export class Engine {
   #spare = null;
   /** The worker of the load under way. @type {Connection | null} */
   #candidate = null;
+  /** The worker of the measurement under way. @type {Connection | null} */
+  #measuring = null;
   /** All of the above. @type {Set<Connection>} */
   #connections = new Set();
   /** The request under way in the current worker. @type {{ cancel: () => void, settled: Promise<unknown> } | null} */
@@ -204,6 +206,33 @@ export class Engine {
   }
 
   /**
+   * Measures this device: every kernel of the build beside the limit that bounds it, in a worker of its own, which is ended
+   * afterwards. That takes seconds. Nothing is measured while something else runs, and nothing else runs meanwhile: each would slow the
+   * other down, and the figures would be worth nothing.
+   *
+   * @param {MeasureOptions} [options]
+   * @returns {Promise<Measurement>}
+   * @throws {EngineError} `busy`, `cancelled`, `bad-request`, `out-of-memory`, `crashed`, and those of `start`
+   */
+  async measure({ rows = 49_152, rounds = 5, signal } = {}) {
+    this.#refuseIfBusy();
+    throwIfAborted(signal, "the measurement");
+    const size = { rows: wireCount("rows", rows), rounds: wireCount("rounds", rounds) };
+    const connection = this.#takeSpare() ?? this.#connect();
+    this.#measuring = connection;
+    const abort = () => connection.end(cancelled("the measurement"));
+    signal?.addEventListener("abort", abort);
+    try {
+      const build = await connection.ready;
+      return { build, ...size, lines: await connection.request({ type: "measure", ...size }) };
+    } finally {
+      signal?.removeEventListener("abort", abort);
+      connection.end(ended());
+      this.#measuring = null;
+    }
+  }
+
+  /**
    * Makes the worker trap for real, so that a page can try its own recovery. Always rejects, with `crashed`.
    *
    * @param {"panic" | "memory" | "stack"} how
@@ -264,12 +293,14 @@ export class Engine {
   #refuseIfBusy() {
     if (this.#disposed) throw disposed();
     if (this.#candidate) throw new EngineError("busy", "a model is being loaded; wait for it, or abort it");
+    if (this.#measuring) throw new EngineError("busy", "this device is being measured; wait for it, or abort it");
     if (this.#active) throw new EngineError("busy", "another request runs; wait for it, or cancel it");
   }
 
   /** The worker to send a request to. */
   #claim() {
-    if (this.#current && !this.#current.ended && !this.#disposed && !this.#active) return this.#current;
+    const free = !this.#disposed && !this.#active && !this.#measuring;
+    if (this.#current && !this.#current.ended && free) return this.#current;
     this.#refuseIfBusy();
     const crash = this.#current?.ended;
     throw new EngineError("no-model", crash ? `no model is loaded: ${crash.message}` : "no model is loaded; load one first");

@@ -121,6 +121,16 @@
  * @property {AbortSignal} [signal] rejects the score as `cancelled`
  */
 
+/**
+ * How much to measure.
+ *
+ * @typedef {object} MeasureOptions
+ * @property {number} [rows] of a matrix of 768 columns, which is held in each precision and should be far larger than the caches;
+ *   49,152 if not given, which takes 0.25 GB
+ * @property {number} [rounds] in which everything is measured in turn; 5 if not given
+ * @property {AbortSignal} [signal] rejects the measurement as `cancelled`
+ */
+
 // ---- What callers of engine.js get ----
 
 /**
@@ -178,6 +188,20 @@
 /** @typedef {{ tokens: ScoredToken[], perplexity: number, bitsPerByte: number }} Score */
 /** @typedef {{ id: number, text: string }} TextToken */
 
+/**
+ * What was measured of a kernel, or of this device (`kernel` is then "limit"): the median and the best of all rounds.
+ *
+ * @typedef {object} MeasuredLine
+ * @property {string} kernel
+ * @property {string} operation for a matrix, its precision first: "q8 matvec [49152, 768]"
+ * @property {number} median
+ * @property {number} best
+ * @property {string} unit "GB/s" or "GMAC/s" (multiply-adds), of which more is better; "ns" or "µs", of which less is
+ * @property {number | null} limit the index of the line that bounds this one
+ */
+
+/** @typedef {{ build: Build, rows: number, rounds: number, lines: MeasuredLine[] }} Measurement */
+
 // ---- engine → worker ----
 
 /**
@@ -193,11 +217,13 @@
 /** @typedef {{ type: "generate", id: number, prompt: string, options: Sampling }} GenerateRequest */
 /** @typedef {{ type: "score", id: number, text: string }} ScoreRequest */
 /** @typedef {{ type: "tokenize", id: number, text: string }} TokenizeRequest */
+/** @typedef {{ type: "measure", id: number, rows: number, rounds: number }} MeasureRequest Sent to a worker that holds no model. */
 /** @typedef {{ type: "crash", id: number, how: "panic" | "memory" | "stack" }} CrashRequest A real trap, for testing recovery. */
 /** @typedef {{ type: "cancel", id: number }} Cancel Not a request: it has no answer of its own. */
 
 /**
- * @typedef {StartRequest | OpenRequest | LoadRequest | GenerateRequest | ScoreRequest | TokenizeRequest | CrashRequest} Request
+ * @typedef {StartRequest | OpenRequest | LoadRequest | GenerateRequest | ScoreRequest | TokenizeRequest | MeasureRequest
+ *   | CrashRequest} Request
  */
 
 // ---- worker → engine ----

@@ -1,12 +1,14 @@
 // The worker: answers requests by calling the wasm. The only importer of pkg/.
 //
-// Every call into the wasm is synchronous and short; between two steps the worker takes a turn of its event loop, and so
-// hears a `cancel`. After a trap the wasm's memory can no longer be trusted, so the request fails as `crashed`, which
-// makes the engine end this worker. Any other exception without a code is a defect that the worker survives: `internal`.
+// Every call into the wasm is synchronous and, but for a measurement, short; between two steps the worker takes a turn of its
+// event loop, and so hears a `cancel`. After a trap the wasm's memory can no longer be trusted, so the request fails as
+// `crashed`, which makes the engine end this worker. Any other exception without a code is a defect that the worker survives:
+// `internal`.
 
 import { EngineError, isFailure, messageOf } from "./errors.js";
 import { gather } from "./fetching/gather.js";
 import { Downloads, sweepDownloads } from "./fetching/storage.js";
+import { measure } from "./measuring.js";
 
 /** @import { Answer, Build, CrashRequest, GenerateRequest, GenerationEnd, OpenRequest } from "./protocol.js" */
 /** @import { Cancel, Failure, LoadRequest, ModelInfo, Request, ScoreEnd, ScoreRequest, StartRequest, Token } from "./protocol.js" */
@@ -73,6 +75,8 @@ function carryOut(request) {
       return score(request);
     case "tokenize":
       return theSession().tokenize(request.text);
+    case "measure":
+      return measure(pkg, request);
     case "crash":
       return pkg.crash(request.how);
     default:

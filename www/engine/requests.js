@@ -164,6 +164,16 @@ export function wireSampling({ signal, onProgress, ...options }) {
 }
 
 /**
+ * @param {string} name
+ * @param {unknown} count
+ * @returns {number}
+ */
+export function wireCount(name, count) {
+  if (!Number.isSafeInteger(count) || Number(count) < 1) throw bad(`${name}: expected a positive integer, found ${shown(count)}`);
+  return Number(count);
+}
+
+/**
  * @param {unknown} text
  * @returns {string}
  */

@@ -1,6 +1,6 @@
 // What worker.js expects of pkg: the surface that crate/src/web exports. Types only.
 
-/** @import { Build, Memory, ModelInfo, NamedBlob, Sampling, Score, TextToken, Token } from "../protocol.js" */
+/** @import { Build, MeasuredLine, Memory, ModelInfo, NamedBlob, Sampling, Score, TextToken, Token } from "../protocol.js" */
 
 /**
  * @typedef {object} Pkg one build of pkg, as a module
@@ -11,6 +11,7 @@
  * @property {(how: "panic" | "memory" | "stack") => void} crash
  * @property {(config: string, precision: string) => unknown} estimate throws if the model of that config cannot be loaded
  * @property {new (files: NamedBlob[]) => Candidate} Candidate
+ * @property {(now: () => number, rows: number, rounds: number) => MeasuredLine[]} measure takes seconds
  */
 
 /**
