@@ -1,8 +1,9 @@
-// The measurement of a device: what the engine promises of it, and the clock that it goes by.
+// The measurement of a device: what the engine promises of it, the clock that it goes by, and what is made of its figures.
 
 import assert from "node:assert/strict";
 import { afterEach, describe, test } from "node:test";
 import { measure } from "../www/measuring.js";
+import { documentOf, mostTokensPerSecond, sharesOf } from "../www/page/shares.js";
 import { BUILD, done, failed, FakeWorker, finish, loaded, MODEL, rejects, settle, start } from "./loopback.mjs";
 
 /** @import { MeasuredLine } from "../www/protocol.js" */
@@ -131,4 +132,40 @@ describe("the clock of a measurement", () => {
       assert.equal(alike?.best, time?.best);
     });
   }
+});
+
+describe("of a measurement's lines", () => {
+  test("shares are those of the limit that each names, and what is no matrix product has none", () => {
+    assert.deepEqual(sharesOf(LINES), {
+      bandwidth: 20,
+      decode: [{ precision: "q8", kernel: "simd128", figure: 15, limit: { name: "read 151 MB", figure: 20 }, share: 0.75 }],
+      prefill: [
+        { precision: "q8", kernel: "simd128", figure: 30, limit: { name: "i32x4.dot_i16x8_s", figure: 40 }, share: 0.75 },
+        { precision: "q4", kernel: "portable", figure: 3, limit: null, share: null },
+      ],
+    });
+  });
+
+  test("the bandwidth bounds GPT-2 124M by the bytes of its weights", () => {
+    // 123,653,376 weights of 34 bytes for 32 in q8, of 18 in q4.
+    assert.equal(mostTokensPerSecond((123_653_376 * 34 * 100) / 32 / 1e9, "q8"), 100);
+    assert.equal(mostTokensPerSecond((123_653_376 * 18 * 100) / 32 / 1e9, "q4"), 100);
+  });
+
+  test("a document says what was measured, with what and when, in four digits", () => {
+    const measurement = { build: BUILD, rows: 64, rounds: 3, lines: [line("simd128", "softmax 1000", 0.1234567, "ns"), line("limit", "read 151 MB", 123_456, "GB/s")] };
+    const browser = { userAgent: "A browser", hardwareConcurrency: 8, language: "en" };
+    assert.deepEqual(JSON.parse(documentOf(measurement, browser, new Date(0))), {
+      date: "1970-01-01T00:00:00.000Z",
+      userAgent: "A browser",
+      hardwareConcurrency: 8,
+      build: { name: "simd128", id: "b1", version: "0.1.0" },
+      rows: 64,
+      rounds: 3,
+      lines: [
+        { kernel: "simd128", operation: "softmax 1000", median: 0.06173, best: 0.1235, unit: "ns", limit: null },
+        { kernel: "limit", operation: "read 151 MB", median: 61_728, best: 123_456, unit: "GB/s", limit: null },
+      ],
+    });
+  });
 });

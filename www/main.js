@@ -1,6 +1,7 @@
 // The page: its controls, and what they ask of the engine. It knows the DOM, and no message.
 
 import { Engine, isFailure } from "./engine.js";
+import { Device } from "./page/device.js";
 import { acceptDrops } from "./page/drop.js";
 import { element } from "./page/elements.js";
 import { Meters, showModel } from "./page/figures.js";
@@ -35,15 +36,18 @@ const loads = new Latest();
 let run = null;
 /** Settles when the page is done with the last run. @type {Promise<void>} */
 let written = Promise.resolve();
+/** @type {Device} */
+let device;
 
 /** Brings the controls in line with the engine. */
 function refresh() {
   if (engine.model === null) exhibit = null;
   picker.show(wanted ?? exhibit);
   showModel(engine.model, engine.build);
+  device.refresh();
   const focused = document.activeElement;
   stopButton.disabled = run === null;
-  generateButton.disabled = run !== null || engine.model === null;
+  generateButton.disabled = run !== null || device.measuring || engine.model === null;
   // A button that is disabled under the keyboard hands its focus to the other one.
   if (focused === generateButton && generateButton.disabled && run) stopButton.focus();
   if (focused === stopButton && stopButton.disabled && !generateButton.disabled) generateButton.focus();
@@ -69,7 +73,7 @@ async function load(choice) {
  */
 async function loadNow(choice, signal) {
   stop();
-  await written;
+  await Promise.all([written, device.cancel()]);
   say(`Loading ${choice.name}…`);
   showProgress({ stage: "download", done: 0, total: 0 });
   refresh();
@@ -136,6 +140,12 @@ async function generate() {
   refresh();
 }
 
+/** Timings beside something else that runs would be worth nothing. */
+function hindrance() {
+  if (run) return "A text is being written, which would be measured too: stop it, or wait for its end.";
+  return wanted ? "A model is being loaded, which would be measured too: wait until it is there." : "";
+}
+
 /** @param {GenerationResult} result */
 function ending({ reason, tokens }) {
   switch (reason) {
@@ -195,6 +205,7 @@ try {
   engine = await Engine.start(parameters);
   // For the console: `await vitrine.engine.tokenize("text")`.
   Object.assign(globalThis, { vitrine: { engine } });
+  device = new Device({ measure: (signal) => engine.measure({ signal }), hindrance, onChange: refresh });
   listen();
   await load(picker.first);
 } catch (error) {

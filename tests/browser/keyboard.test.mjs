@@ -107,6 +107,18 @@ inEveryEngine("with the keyboard alone", (stage) => {
     assert.equal(await focused(), "Prompt");
   });
 
+  test("a measurement is begun and cancelled with Enter, and the focus goes to the button that is left", async () => {
+    const page = await Page.open(stage.driver, stage.site.url);
+    await tabTo("Measure this device"); // what unfolds the panel
+    await press(Key.ENTER);
+    assert.deepEqual(await tabTo("Measure this device"), []);
+    await press(Key.ENTER);
+    await page.until("Cancel measuring has the focus", async () => (await focused()) === "Cancel measuring");
+    await press(Key.ENTER);
+    await page.statusMatches(/measurement was cancelled/);
+    assert.equal(await focused(), "Measure this device");
+  });
+
   test("another model is picked with an arrow", async (t) => {
     if (/WebKit/.test(await stage.driver.executeScript("return navigator.userAgent.includes('Chrome') ? '' : navigator.userAgent"))) {
       t.skip("WebKitGTK opens a menu of the desktop's, which WebDriver does not reach");

@@ -12,6 +12,7 @@ const CANDIDATES = {
   group: "fieldset, [role=group]",
   log: "[role=log]",
   progressbar: "progress, [role=progressbar]",
+  region: "section",
   spinbutton: "input[type=number]",
   status: "output, [role=status]",
   textbox: "textarea, input:not([type]), input[type=text]",

@@ -26,6 +26,11 @@ export function formatDuration(ms) {
   return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`;
 }
 
+/** @param {number} part of 1 */
+export function formatShare(part) {
+  return Number.isFinite(part) ? `${Math.round(100 * part)} %` : "–";
+}
+
 /** @param {number} tokensPerSecond */
 export function formatSpeed(tokensPerSecond) {
   if (!(tokensPerSecond > 0)) return "–";
