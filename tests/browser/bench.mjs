@@ -10,7 +10,7 @@ import { basename, join } from "node:path";
 import { parseArgs } from "node:util";
 import { By } from "selenium-webdriver";
 import { call } from "./bench/call.mjs";
-import { browserName, median, preamble, recordFile, write } from "./bench/record.mjs";
+import { browserName, median, preamble, recordFile, WHOLE_MACHINE, write } from "./bench/record.mjs";
 import { bothOf, show } from "./bench/table.mjs";
 import { makeCheckpoint } from "./bench/weights.mjs";
 import { ENGINES } from "./engines.mjs";
@@ -188,17 +188,7 @@ function report({ precision, storytellerTokens, model, loads, prefills, decodes 
  * @returns {Promise<Line[]>}
  */
 async function kernels(build) {
-  const measured = await driver.executeAsyncScript(
-    `const [build, done] = arguments;
-     const worker = new Worker("measure.js?build=" + build, { type: "module" });
-     const answer = (data) => { worker.terminate(); done(data); };
-     worker.onmessage = ({ data }) => answer(data);
-     worker.onerror = ({ message }) => answer({ failed: message });`,
-    build,
-  );
-  const { failed, lines } = /** @type {any} */ (measured);
-  if (failed) throw new Error(failed);
-  return lines;
+  return (await call(driver, "bench", "measure", build, WHOLE_MACHINE)).lines;
 }
 
 /**

@@ -16,6 +16,16 @@ globalThis.bench = {
     return engine.build;
   },
 
+  /** Measures the machine and a build's kernels, in a worker of its own. */
+  async measure(build, options) {
+    const engine = await Engine.start({ build });
+    try {
+      return await engine.measure(options);
+    } finally {
+      await engine.dispose();
+    }
+  },
+
   async dispose(subject) {
     await engines.get(subject).dispose();
     engines.delete(subject);

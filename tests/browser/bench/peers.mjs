@@ -7,6 +7,7 @@
 import { mkdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { BYTES_PER_WEIGHT } from "../../../www/page/shares.js";
 import { gpt2Shapes } from "../checkpoints.mjs";
 import { ENGINES } from "../engines.mjs";
 import { SITE } from "../site.mjs";
@@ -15,8 +16,8 @@ import { call } from "./call.mjs";
 import { writeGguf } from "./peers/gguf.mjs";
 import { host } from "./peers/host.mjs";
 import { writeOnnx } from "./peers/onnx.mjs";
-import { browserName, median, preamble, recordFile, write } from "./record.mjs";
-import { BYTES_PER_WEIGHT, bothOf, megabytes, percent, print } from "./table.mjs";
+import { browserName, median, preamble, recordFile, WHOLE_MACHINE, write } from "./record.mjs";
+import { bothOf, megabytes, percent, print } from "./table.mjs";
 import { GPT2, isMade, makeCheckpoint, markMade } from "./weights.mjs";
 
 /** @import { WebDriver } from "selenium-webdriver" */
@@ -119,7 +120,6 @@ const record = {
 
 const server = await host({
   site: SITE,
-  pkg: join(SITE, "pkg"),
   bench: local("tests/browser/bench"),
   npm: join(PEERS, "npm/node_modules"),
   candle: join(PEERS, "candle/pkg"),
@@ -268,16 +268,7 @@ function report({ prefills, decodes, loads, newTokens, files, ...entrant }) {
 
 /** The machine's limits, as the faster build measures them. @returns {Promise<Line[]>} */
 async function limits() {
-  const { failed, lines } = /** @type {any} */ (
-    await driver.executeAsyncScript(
-      `const done = arguments[0];
-       const worker = new Worker("/bench/measure.js?build=relaxed", { type: "module" });
-       const answer = (data) => { worker.terminate(); done(data); };
-       worker.onmessage = ({ data }) => answer(data);
-       worker.onerror = ({ message }) => answer({ failed: message });`,
-    )
-  );
-  if (failed) throw new Error(failed);
+  const { lines } = await call(driver, "peers", "measure", "relaxed", WHOLE_MACHINE);
   return lines.filter((/** @type {Line} */ { kernel }) => kernel === "limit");
 }
 

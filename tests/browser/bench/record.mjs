@@ -4,9 +4,13 @@ import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { cpus, loadavg, totalmem } from "node:os";
 import { dirname, join } from "node:path";
+import { rounded } from "../../../www/page/shares.js";
 import { local } from "../suite.mjs";
 
 /** @import { WebDriver } from "selenium-webdriver" */
+
+/** How much is measured of a machine: a matrix of as many weights as GPT-2 124M has, 0.5 GB in f32. */
+export const WHOLE_MACHINE = { rows: 161_280, rounds: 9 };
 
 /** The fields that every record begins with. `load` is the load average: above 0.5 at the start, others were at work. */
 export function preamble() {
@@ -67,16 +71,6 @@ export function write(file, record) {
   mkdirSync(dirname(file), { recursive: true });
   writeFileSync(file, `${JSON.stringify(record, rounded, 1)}\n`);
   console.log(`\nRecorded in ${file}`);
-}
-
-/**
- * Four digits are as many as a measurement has.
- *
- * @param {string} _key
- * @param {unknown} value
- */
-function rounded(_key, value) {
-  return typeof value === "number" && !Number.isInteger(value) ? Number(value.toPrecision(4)) : value;
 }
 
 /** @param {readonly number[]} values */

@@ -1,13 +1,8 @@
 // The figures of a benchmark beside the machine's limits, in a terminal.
 
-/** Bytes that a weight takes at least, by precision: 32 of q8 and q4 share one scale. */
-export const BYTES_PER_WEIGHT = /** @type {Record<string, number>} */ ({ f32: 4, q8: 1.0625, q4: 0.5625 });
+import { BYTES_PER_WEIGHT } from "../../../www/page/shares.js";
 
-/**
- * A line of the kernels' table; `limit` is the index of the line that bounds it.
- *
- * @typedef {{ kernel: string, operation: string, median: number, best: number, unit: string, limit: number | null }} Line
- */
+/** A line of the kernels' table. @typedef {import("../../../www/protocol.js").MeasuredLine} Line */
 
 /** @typedef {{ tokens: number, tokensPerSecond: number, ms: number[] }} Pace */
 

@@ -45,6 +45,9 @@ globalThis.peers = {
     return running.get(subject).continuation(prompt, maxNewTokens);
   },
 
+  /** Measures the machine and the kernels of this project's build, in a worker of its own. */
+  measure: vitrine.measure,
+
   async close(subject) {
     await running.get(subject)?.close();
     running.delete(subject);

@@ -2,6 +2,15 @@
 
 import { Engine } from "/site/engine.js";
 
+export async function measure(build, options) {
+  const engine = await Engine.start({ build });
+  try {
+    return await engine.measure(options);
+  } finally {
+    await engine.dispose();
+  }
+}
+
 export async function load(files, { precision }) {
   const engine = await Engine.start();
   try {
