@@ -141,14 +141,20 @@ mod wasm {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::Block;
+    use crate::kernels::{Block, Q4Block, Q8Block};
 
     #[cfg_attr(target_arch = "wasm32", wasm_bindgen_test::wasm_bindgen_test)]
     #[cfg_attr(not(target_arch = "wasm32"), test)]
     fn every_kernel_has_the_peak_of_its_instruction() {
-        for kernel in crate::kernels::Entry::kernels() {
+        for kernel in Entry::kernels() {
             let peak = peaks().iter().find(|peak| peak.instruction == kernel.instruction());
             assert!(peak.is_some_and(|peak| peak.run(3) == 3 * CHAINS as u64 * 4), "{}", kernel.name());
+        }
+        let quantised = Q8Block::kernels().iter().map(|kernel| (kernel.name(), kernel.instruction()));
+        let quantised =
+            quantised.chain(Q4Block::kernels().iter().map(|kernel| (kernel.name(), kernel.instruction())));
+        for (name, instruction) in quantised.filter(|(name, _)| *name != "portable") {
+            assert!(peaks().iter().any(|peak| peak.instruction == instruction), "{name}: {instruction}");
         }
     }
 

@@ -43,7 +43,7 @@
 //! tolerance.
 //!
 //! The loops around blocks of integers are written once too (`quantised`, and for vectors `blocks_simd128`); what an instruction set does
-//! inside a block is one file for each idea. All of them give the same bits, so which one runs is a matter of speed alone: [`calibrate`].
+//! inside a block is one file for each idea. All of them give the same bits, so which one runs is a matter of speed alone.
 //!
 //! | precision | `portable.rs` | simd128 | relaxed SIMD |
 //! |---|---|---|---|
@@ -53,14 +53,16 @@
 //!
 //! # A new kernel
 //!
-//! 1. A file: its doc comment has the layout and the tile, why they have their size, and what was measured on what.
-//! 2. Its struct, compiled only where its instructions exist. For blocks of integers in the vectors of wasm implement
-//!    `blocks_simd128::BlockDots`: how [`BLOCK`] inputs are held, and the dots of a block with one row of inputs (`row`) and with a tile of
-//!    them (`half`); the loops around, the scales, the segments and the quantising of the inputs come with it. For anything else implement
-//!    `quantised::Dots`, or [`MatrixKernel`].
-//! 3. `kernel_contract!` as the last line: the properties that every kernel of that precision must have, bits included.
-//! 4. A line in the precision's list at the end of this file, in order of preference; and if its instruction is a new one, its peak in
-//!    [`limits`].
+//! 1. A file, and its `mod` line here: its doc comment has the layout and the tile, why they have their size, and what was measured on
+//!    what. Both are compiled only where the kernel's instructions exist, by the `cfg` of the lists below.
+//! 2. For blocks of integers in the vectors of wasm implement `blocks_simd128::BlockDots`: how [`BLOCK`] inputs are held, and the dots of
+//!    a block with one row of inputs (`row`) and with a tile of them (`half`); the loops around, the scales, the segments and the quantising
+//!    of the inputs come with it, and a `static KERNEL` of `products` is the kernel. In anything but vectors implement
+//!    `quantised::Dots`, which is given one panel at a time. For anything else implement [`MatrixKernel`], all of it.
+//! 3. The properties that every kernel of that precision must have, bits included, as the last line of the file:
+//!    `#[cfg(test)] super::contract::kernel_contract!(q8, "its name", &KERNEL);`
+//! 4. A line in the precision's list at the end of this file, in order of preference, `portable` last; and if its instruction is a new
+//!    one, its peak in [`limits`]. The first of a list runs; of `q4` [`calibrate`] may find another faster.
 //!
 //! A new precision is a type that implements [`Block`], its list of kernels, and an arm in `layers::matrix` and
 //! [`crate::layers::Precision`].
