@@ -62,7 +62,7 @@ impl Candidate {
     /// Opens `files`, an array of `{ name, blob }`.
     #[wasm_bindgen(constructor)]
     pub fn new(files: js_sys::Array) -> JsResult<Candidate> {
-        let files = files.iter().map(BlobSource::boxed).collect::<JsResult<Vec<_>>>()?;
+        let files = BlobSource::open(&files)?.into_iter().map(|file| Box::new(file) as _).collect();
         Ok(Self { inner: crate::Candidate::open(Files::new(files)).map_err(thrown)? })
     }
 
