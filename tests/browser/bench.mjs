@@ -25,6 +25,8 @@ const PRECISIONS = ["f32", "q8", "q4"];
 /** The prompt that is continued, and a longer one that is only read; tokens. */
 const PROMPTS = [64, 256];
 const NEW_TOKENS = 128;
+/** A prompt that nearly fills GPT-2's context, what is written after it, and how many rounds have it: it takes long to read. */
+const LONG = { prompt: 944, newTokens: 64, rounds: 3 };
 const LOADS = 3;
 
 const { values: options } = parseArgs({
@@ -51,7 +53,7 @@ const record = {
   browser: "",
   flags: JSON.parse(readFileSync(local("crate/webdriver.json"), "utf8")),
   model: options.model ? basename(options.model) : "GPT-2 124M of random weights",
-  method: { prompts: PROMPTS, newTokens: NEW_TOKENS, rounds: Number(options.rounds), loads: LOADS, figures: "medians; limits: the best of before and after" },
+  method: { prompts: PROMPTS, newTokens: NEW_TOKENS, long: LONG, rounds: Number(options.rounds), loads: LOADS, figures: "medians; limits: the best of before and after" },
   tables: tables(folder),
   builds: /** @type {Build[]} */ ([]),
 };
@@ -107,6 +109,7 @@ async function measure() {
  * @property {number[]} loads
  * @property {number[][]} prefills for each of PROMPTS, up to the first token
  * @property {number[]} decodes from the first token to the last
+ * @property {number[]} longDecodes the same after the long prompt
  */
 
 /** Finds out what the engine offers, by running the built-in model. @returns {Promise<Subject[]>} */
@@ -132,7 +135,7 @@ async function startSubjects() {
       if (precision === "f32" && written.text !== expected.text) throw new Error(`${name}: the built-in model wrote ${JSON.stringify(written.text)}`);
       const differs = written.ids.findIndex((/** @type {number} */ id, /** @type {number} */ i) => id !== expected.ids[i]);
       const storytellerTokens = differs < 0 ? written.ids.length : differs;
-      subjects.push({ name, build, precision, storytellerTokens, model: null, loads: [], prefills: PROMPTS.map(() => []), decodes: [] });
+      subjects.push({ name, build, precision, storytellerTokens, model: null, loads: [], prefills: PROMPTS.map(() => []), decodes: [], longDecodes: [] });
     }
   }
   return subjects;
@@ -149,17 +152,25 @@ async function load(subject) {
  * @param {Subject} subject
  * @param {number} round
  */
-async function run({ name, model, prefills, decodes }, round) {
+async function run({ name, model, prefills, decodes, longDecodes }, round) {
   for (const [i, tokens] of PROMPTS.entries()) {
-    const prompt = await call(driver, "bench", "prompt", name, tokens, round * PROMPTS.length + i);
-    const written = await call(driver, "bench", "run", name, prompt, i === 0 ? NEW_TOKENS : 1);
-    const wanted = i === 0 ? NEW_TOKENS : 1;
-    if (written.promptTokens !== tokens || written.tokens.length !== wanted) {
-      throw new Error(`${name}: read ${written.promptTokens} of ${tokens} tokens, wrote ${written.tokens.length} of ${wanted}`);
+    const { firstMs, restMs } = await written(tokens, i === 0 ? NEW_TOKENS : 1, round * PROMPTS.length + i);
+    prefills[i]?.push(firstMs);
+    if (i === 0) decodes.push(restMs);
+  }
+  if (round < LONG.rounds && model.context >= LONG.prompt + LONG.newTokens) {
+    longDecodes.push((await written(LONG.prompt, LONG.newTokens, round)).restMs);
+  }
+
+  /** What came of a prompt of so many tokens. */
+  async function written(/** @type {number} */ tokens, /** @type {number} */ newTokens, /** @type {number} */ turn) {
+    const prompt = await call(driver, "bench", "prompt", name, tokens, turn);
+    const run = await call(driver, "bench", "run", name, prompt, newTokens);
+    if (run.promptTokens !== tokens || run.tokens.length !== newTokens) {
+      throw new Error(`${name}: read ${run.promptTokens} of ${tokens} tokens, wrote ${run.tokens.length} of ${newTokens}`);
     }
-    prefills[i]?.push(written.firstMs);
-    if (i === 0) decodes.push(written.restMs);
-    model.memory = written.memory;
+    model.memory = run.memory;
+    return run;
   }
 }
 
@@ -167,7 +178,7 @@ async function run({ name, model, prefills, decodes }, round) {
  * @param {Subject} subject
  * @returns {Measured}
  */
-function report({ precision, storytellerTokens, model, loads, prefills, decodes }) {
+function report({ precision, storytellerTokens, model, loads, prefills, decodes, longDecodes }) {
   const pace = (/** @type {number} */ tokens, /** @type {number[]} */ ms) => ({ tokens, tokensPerSecond: (1000 * tokens) / median(ms), ms });
   return {
     precision,
@@ -178,6 +189,7 @@ function report({ precision, storytellerTokens, model, loads, prefills, decodes 
     memory: model.memory,
     prefill: PROMPTS.map((tokens, i) => pace(tokens, prefills[i] ?? [])),
     decode: pace(NEW_TOKENS - 1, decodes),
+    longDecode: longDecodes.length > 0 ? pace(LONG.newTokens - 1, longDecodes) : null,
   };
 }
 

@@ -18,6 +18,7 @@ import { BYTES_PER_WEIGHT } from "../../../www/page/shares.js";
  * @property {{ weights: number, total: number, wasm?: number, peak?: number | null }} memory
  * @property {Pace[]} prefill
  * @property {Pace | null} decode
+ * @property {Pace | null} [longDecode] near the end of the context
  */
 
 /** @typedef {{ build: string, wasm?: { bytes: number, gzipped: number } | null, kernels: Line[], models: Measured[] }} Build */
@@ -47,7 +48,7 @@ export function show(build, tables) {
   const size = build.wasm ? `, wasm ${megabytes(build.wasm.bytes)}, gzipped ${megabytes(build.wasm.gzipped)}` : "";
   console.log(`\n${build.build}${size}`);
   const rows = build.models.map((model) => row(model, build.kernels, tables));
-  print(["precision", "kernel", "load", "memory", "prefill", "", "decode", "of the limit"], rows);
+  print(["precision", "kernel", "load", "memory", "prefill", "", "decode", "of the limit", "late in the context"], rows);
   console.log();
   print(["kernel", "operation", "median", "best", "unit", "best of its limit"], build.kernels.map((line) => [
     line.kernel,
@@ -64,7 +65,7 @@ export function show(build, tables) {
  * @param {Line[]} kernels
  * @param {Tables} tables
  */
-function row({ precision, kernel, parameters, load, memory, prefill, decode }, kernels, tables) {
+function row({ precision, kernel, parameters, load, memory, prefill, decode, longDecode }, kernels, tables) {
   const read = /** @type {Line} */ (kernels.find(({ kernel, unit }) => kernel === "limit" && unit === "GB/s"));
   const matmul = kernels.find((line) => line.kernel === kernel && line.operation.startsWith(`${precision} matmul`));
   const peak = kernels[matmul?.limit ?? -1];
@@ -82,6 +83,7 @@ function row({ precision, kernel, parameters, load, memory, prefill, decode }, k
     paces[1] ?? "",
     decode ? `${decode.tokensPerSecond.toFixed(1)} tokens/s` : "",
     `${percent(reads, read.best)} of ${read.best.toFixed(1)} GB/s`,
+    longDecode && decode ? `${longDecode.tokensPerSecond.toFixed(1)} tokens/s, ${percent(longDecode.tokensPerSecond, decode.tokensPerSecond)}` : "",
   ];
 }
 
