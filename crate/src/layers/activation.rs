@@ -1,9 +1,9 @@
 //! Elementwise nonlinearities.
 
-use super::{Kernels, Weights, tensor, with_values};
+use super::{Kernels, Weights};
 use crate::error::{Error, Result};
 use crate::kernels::Activation;
-use candle_core::Tensor;
+use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor};
 
 /// An activation function between two linear layers.
 #[derive(Clone, Copy, Debug)]
@@ -33,13 +33,25 @@ impl Nonlinearity {
         Ok(Self { activation, kernels: weights.kernels() })
     }
 
-    /// The result has the shape of `x`.
+    /// Writes over `x`, and over whatever shares its storage.
     ///
     /// # Errors
-    /// [`Error::Candle`] where the result cannot be made a tensor.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let mut y = with_values(x, |values| Ok(values.to_vec()))?;
-        self.kernels.vector.activation(self.activation, &mut y);
-        tensor(y, x.shape())
+    /// [`Error::Candle`] where `x` cannot be written to.
+    pub fn forward(&self, x: Tensor) -> Result<Tensor> {
+        x.inplace_op1(self)?;
+        Ok(x)
+    }
+}
+
+impl InplaceOp1 for Nonlinearity {
+    fn name(&self) -> &'static str {
+        "nonlinearity"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
+        let (start, end) = layout.contiguous_offsets().expect("activations are contiguous");
+        let CpuStorage::F32(values) = storage else { panic!("activations are f32") };
+        self.kernels.vector.activation(self.activation, &mut values[start..end]);
+        Ok(())
     }
 }

@@ -236,7 +236,7 @@ impl Mlp {
 
     /// `x` is `[seq, n_embd]`; so is the result.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let x = self.act.forward(&self.c_fc.forward(x)?)?; // [seq, inner]
+        let x = self.act.forward(self.c_fc.forward(x)?)?; // [seq, inner]
         self.c_proj.forward(&x)
     }
 }

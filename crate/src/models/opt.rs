@@ -298,7 +298,7 @@ impl FeedForward {
 
     /// `x` is `[seq, hidden_size]`; so is the result.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let x = self.act.forward(&self.fc1.forward(x)?)?; // [seq, ffn_dim]
+        let x = self.act.forward(self.fc1.forward(x)?)?; // [seq, ffn_dim]
         self.fc2.forward(&x)
     }
 }
