@@ -63,7 +63,22 @@ fn a_wrong_shape() {
 #[test]
 fn a_wrong_dtype() {
     let files = with_header(|header| header["ln_f.bias"]["dtype"] = json!("I32"));
-    refuses(files, "bad-tensor", &["`ln_f.bias`", "f32", "I32"]);
+    refuses(files, "bad-tensor", &["`ln_f.bias`", "F32", "I32"]);
+}
+
+#[test]
+fn integers_without_their_scales() {
+    // The first 30 of its 120 bytes; the rest are a tensor that nobody asks for.
+    let change = |scales: &'static str| {
+        with_header(move |header| {
+            let start = header["ln_f.bias"]["data_offsets"][0].as_u64().expect("an offset");
+            let tensor = |dtype, shape, from, to| json!({ "dtype": dtype, "shape": [shape], "data_offsets": [start + from, start + to] });
+            header["ln_f.bias"] = tensor("I8", 30, 0, 30);
+            header[scales] = tensor("BF16", 45, 30, 120);
+        })
+    };
+    refuses(change("ln_f.scales"), "bad-tensor", &["`ln_f.bias`", "`ln_f.bias_scale`", "I8"]);
+    refuses(change("ln_f.bias_scale"), "bad-tensor", &["`ln_f.bias_scale`", "expected", "[1]", "found [45]"]);
 }
 
 // ---- Weight files that are damaged ----------------------------------------------------------------------------------

@@ -1,15 +1,16 @@
-//! Little-endian f32, f16 and bf16 to native f32, in place.
+//! Little-endian f32, f16 and bf16, and integers of 8 bits, to native f32, in place.
 //!
 //! The raw elements are read into the *end* of the very slice that will hold the result, and are widened from
 //! the front: element `i` of `n` halves lies at half-slot `n + i` and becomes half-slots `2 i` and `2 i + 1`,
-//! so a write never passes what is still to be read. No second buffer, no lock, and whole vectors at a time:
-//! a block is first copied to the stack, which tells the compiler that source and destination are apart.
+//! so a write never passes what is still to be read; bytes, at `3 n + i`, have more room still. No second buffer,
+//! no lock, and whole vectors at a time: a block is first copied to the stack, which tells the compiler that
+//! source and destination are apart.
 //!
 //! Everything is integer arithmetic and selects but for one exact f32 subtraction of normal numbers, so that
 //! subnormal halves cost no microcode assist, and wasm, which has no half-precision instruction, loses
 //! nothing.
 
-/// Halves widened at a time: enough for the compiler to unroll, few enough to stay in registers.
+/// Elements widened at a time: enough for the compiler to unroll, few enough to stay in registers.
 const BLOCK: usize = 32;
 
 /// The bytes of `out` into which `width` bytes per element are to be read before a conversion.
@@ -28,30 +29,37 @@ pub(super) fn f32_in_place(out: &mut [f32]) {
 
 /// Widens the f16 that lie in the upper half of `out`.
 pub(super) fn f16_in_place(out: &mut [f32]) {
-    widen(out, f16_to_f32);
+    widen(out, |half| f16_to_f32(u16::from_le(half)));
 }
 
 /// Widens the bf16 that lie in the upper half of `out`.
 pub(super) fn bf16_in_place(out: &mut [f32]) {
-    widen(out, |half| f32::from_bits(u32::from(half) << 16));
+    widen(out, |half| f32::from_bits(u32::from(u16::from_le(half)) << 16));
 }
 
+/// Turns the bytes that lie in the last quarter of `out` into the integers that they are.
+pub(super) fn i8_in_place(out: &mut [f32]) {
+    widen(out, |byte: i8| f32::from(byte));
+}
+
+/// Converts the elements `T` that lie at the end of `out`.
 #[inline(always)]
-fn widen(out: &mut [f32], convert: impl Fn(u16) -> f32) {
+fn widen<T: bytemuck::Pod>(out: &mut [f32], convert: impl Fn(T) -> f32) {
     let n = out.len();
-    let mut block = [0u16; BLOCK];
+    let before = n * (size_of::<f32>() / size_of::<T>() - 1);
+    let mut block = [T::zeroed(); BLOCK];
     for start in (0..n).step_by(BLOCK) {
         let count = BLOCK.min(n - start);
-        let halves: &[u16] = bytemuck::cast_slice(out);
+        let stored: &[T] = bytemuck::cast_slice(out);
         if count == BLOCK {
-            block.copy_from_slice(&halves[n + start..n + start + BLOCK]);
-            for (value, half) in out[start..start + BLOCK].iter_mut().zip(block) {
-                *value = convert(u16::from_le(half));
+            block.copy_from_slice(&stored[before + start..][..BLOCK]);
+            for (value, element) in out[start..start + BLOCK].iter_mut().zip(block) {
+                *value = convert(element);
             }
         } else {
-            block[..count].copy_from_slice(&halves[n + start..]);
-            for (value, half) in out[start..].iter_mut().zip(block) {
-                *value = convert(u16::from_le(half));
+            block[..count].copy_from_slice(&stored[before + start..]);
+            for (value, element) in out[start..].iter_mut().zip(block) {
+                *value = convert(element);
             }
         }
     }
@@ -120,6 +128,11 @@ mod tests {
 
             let bytes: Vec<u8> = f16.iter().flat_map(|value| value.to_le_bytes()).collect();
             let mut out = vec![f32::NAN; length];
+            let integers: Vec<i8> = (0..length).map(|i| (i * 61) as i8).collect();
+            raw_bytes(&mut out, 1).copy_from_slice(bytemuck::cast_slice(&integers));
+            i8_in_place(&mut out);
+            assert_eq!(out, integers.iter().map(|&i| f32::from(i)).collect::<Vec<_>>(), "{length} i8");
+
             raw_bytes(&mut out, 4).copy_from_slice(&bytes);
             f32_in_place(&mut out);
             assert_eq!(out, f16, "{length} f32");

@@ -3,7 +3,8 @@
 //! A checkpoint is one or more files, each sniffed by content, never by name (`sniff`): safetensors
 //! (`safetensors`), or the zip archive that `torch.save` writes (`torch`, over `archive`, `pickle` and
 //! `rebuild`). Opening reads headers only; weights are read later, tensor by tensor and strip by strip,
-//! through [`Source::read_at`].
+//! through [`Source::read_at`]. Integers of 8 bits are weights where their scales stand beside them
+//! (`scaled`).
 //!
 //! Every file is untrusted: each length, offset and count is checked, as `u64`, against the file's real size
 //! before memory is reserved for it.
@@ -20,6 +21,7 @@ mod cursor;
 mod pickle;
 mod rebuild;
 mod safetensors;
+mod scaled;
 mod sniff;
 mod source;
 #[cfg(test)]
@@ -34,6 +36,7 @@ use std::ops::Range;
 use crate::{Error, Result};
 use sniff::Format;
 
+pub use scaled::Scales;
 #[cfg(not(target_arch = "wasm32"))]
 pub use source::FileSource;
 pub use source::{BytesSource, Source};
@@ -54,6 +57,8 @@ pub enum DType {
     F16,
     /// The upper half of an f32.
     BF16,
+    /// Integers of 8 bits, each worth a scale that it shares with its neighbours.
+    I8(Scales),
     /// Anything else, under its safetensors name (`I64`, `BOOL`, ...): listed, but not readable as f32.
     Other(String),
 }
@@ -75,6 +80,7 @@ impl fmt::Display for DType {
             Self::F32 => "F32",
             Self::F16 => "F16",
             Self::BF16 => "BF16",
+            Self::I8(_) => "I8",
             Self::Other(name) => name,
         })
     }
@@ -101,9 +107,33 @@ impl TensorInfo {
         self.shape.iter().map(|&extent| extent as u64).product()
     }
 
-    /// Bytes that the elements take in the file.
+    /// Bytes that the elements take in the file, their scales included.
     pub fn bytes(&self) -> u64 {
-        self.range.end - self.range.start
+        let scales = if let DType::I8(scales) = &self.dtype { scales.tensor.bytes() } else { 0 };
+        self.range.end - self.range.start + scales
+    }
+
+    /// Bytes that the first `elements` take in the file, of their scales a share.
+    pub(crate) fn bytes_of_first(&self, elements: u64) -> u64 {
+        let share = u128::from(self.bytes()) * u128::from(elements) / u128::from(self.elements().max(1));
+        share as u64
+    }
+
+    /// The refusal of a tensor whose elements are no floats.
+    pub(crate) fn not_floats(&self) -> Error {
+        let expected = format!("F32, F16, BF16, or I8 with `{}_scale`", self.name);
+        Error::Tensor { name: self.name.clone(), expected, found: self.dtype.to_string() }
+    }
+
+    /// Checks `values`, which are the elements from `start` on: integers made of them would hide one that is no number.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] with the first that is not finite.
+    pub(crate) fn check_finite(&self, start: u64, values: &[f32]) -> Result<()> {
+        let Some(index) = values.iter().position(|value| !value.is_finite()) else { return Ok(()) };
+        let (name, expected) = (self.name.clone(), "finite numbers".to_owned());
+        let found = format!("{} at element {}", values[index], start + index as u64);
+        Err(Error::Tensor { name, expected, found })
     }
 }
 
@@ -134,7 +164,8 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::MissingFile`] without any file; [`Error::File`] where one is not a checkpoint, is truncated,
     /// lies about its content, asks for a function to be called, or holds a tensor that another one holds
-    /// too; [`Error::Read`] and [`Error::Memory`] where bytes or room for a header cannot be had.
+    /// too; [`Error::Tensor`] for scales that do not fit their tensor; [`Error::Read`] and [`Error::Memory`]
+    /// where bytes or room for a header cannot be had.
     pub fn open(files: Vec<Box<dyn Source>>) -> Result<Self> {
         if files.is_empty() {
             let problem = "no file with weights; a checkpoint needs model.safetensors or pytorch_model.bin";
@@ -164,6 +195,7 @@ impl Checkpoint {
                 }
             }
         }
+        scaled::pair(&mut tensors)?;
         Ok(Self { files, tensors })
     }
 
@@ -172,7 +204,7 @@ impl Checkpoint {
         self.tensors.get(name)
     }
 
-    /// The names of all tensors, sorted.
+    /// The names of all tensors, sorted; scales belong to their tensor, and are not among them.
     pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
@@ -190,12 +222,13 @@ impl Checkpoint {
     /// Reads the elements `[start_element, start_element + out.len())` of `tensor`, in row-major order, as
     /// f32.
     ///
-    /// Exact: every f16 and bf16 is an f32. The file's bytes are read into the end of `out` and converted in
-    /// place, in strips of 1 MiB, so no other memory is needed.
+    /// Exact: every f16 and bf16 is an f32; an integer times its scale is rounded once, where the scale has more
+    /// than 17 bits. The file's bytes are read into the end of `out` and converted in place, in strips of 1 MiB,
+    /// so no other memory is needed but for a strip's scales.
     ///
     /// # Errors
-    /// [`Error::Tensor`] for a dtype that is not a float of 16 or 32 bits; [`Error::Read`] where the bytes
-    /// cannot be had, with `out` left in an unspecified state.
+    /// [`Error::Tensor`] for a dtype that is neither a float of 16 or 32 bits nor has scales, and for a scale that
+    /// is not finite; [`Error::Read`] where the bytes cannot be had, with `out` left in an unspecified state.
     ///
     /// # Panics
     /// Where the range passes the end of the tensor, or `tensor` comes from another checkpoint.
@@ -204,13 +237,8 @@ impl Checkpoint {
             DType::F32 => (4, convert::f32_in_place),
             DType::F16 => (2, convert::f16_in_place),
             DType::BF16 => (2, convert::bf16_in_place),
-            DType::Other(found) => {
-                return Err(Error::Tensor {
-                    name: tensor.name.clone(),
-                    expected: "F32, F16 or BF16".into(),
-                    found: found.clone(),
-                });
-            }
+            DType::I8(_) => (1, convert::i8_in_place),
+            DType::Other(_) => return Err(tensor.not_floats()),
         };
         let elements = tensor.elements();
         assert!(
@@ -220,12 +248,26 @@ impl Checkpoint {
             out.len(),
         );
         let source = &*self.files[tensor.file];
-        let mut offset = tensor.range.start + start_element * width as u64;
+        let mut element = start_element;
         for strip in out.chunks_mut(STRIP) {
+            let offset = tensor.range.start + element * width as u64;
             source.read_at(offset, convert::raw_bytes(strip, width))?;
             to_f32(strip);
-            offset += (strip.len() * width) as u64;
+            if let DType::I8(scales) = &tensor.dtype {
+                self.scale(scales, element, strip)?;
+            }
+            element += strip.len() as u64;
         }
+        Ok(())
+    }
+
+    /// Turns `integers`, a tensor's elements from `start` on, into what they are worth.
+    fn scale(&self, scales: &Scales, start: u64, integers: &mut [f32]) -> Result<()> {
+        let needed = scales.of(start..start + integers.len() as u64);
+        let mut values = vec![0.0; (needed.end - needed.start) as usize];
+        self.read_f32(&scales.tensor, needed.start, &mut values)?;
+        scales.tensor.check_finite(needed.start, &values)?;
+        scales.apply(&values, start, integers);
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ use crate::checkpoint::{Checkpoint, DType, TensorInfo};
 use crate::error::{Error, Result};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::rc::Rc;
 
 /// Whether a pass over the model reads its weights.
@@ -125,8 +126,8 @@ impl<'a> Weights<'a> {
         Ok(values)
     }
 
-    /// What the checkpoint says of tensor `name`, which must have that shape and a float dtype; `None` while planning,
-    /// when the `n_read` values that a load would read are counted instead.
+    /// What the checkpoint says of tensor `name`, which must have that shape and be readable as floats; `None` while
+    /// planning, when the `n_read` values that a load would read are counted instead.
     ///
     /// # Errors
     /// [`Error::MissingTensor`], [`Error::Tensor`].
@@ -141,35 +142,30 @@ impl<'a> Weights<'a> {
             let (expected, found) = (format!("{shape:?}"), format!("{:?}", tensor.shape));
             return Err(Error::Tensor { name, expected, found });
         }
-        if !matches!(tensor.dtype, DType::F32 | DType::F16 | DType::BF16) {
-            let expected = "f32, f16 or bf16".to_owned();
-            return Err(Error::Tensor { name, expected, found: tensor.dtype.to_string() });
+        if matches!(tensor.dtype, DType::Other(_)) {
+            return Err(tensor.not_floats());
         }
         if self.mode() == Mode::Load {
             return Ok(Some(tensor));
         }
-        self.count_read(tensor, n_read);
+        self.count_read(tensor, 0..n_read);
         Ok(None)
     }
 
-    /// Reads values of `tensor` from element `start` on, and reports progress. They must be finite: integers would hide that one
-    /// is not.
+    /// Reads values of `tensor` from element `start` on, which must be finite, and reports progress.
     pub(super) fn read(&self, tensor: &TensorInfo, start: u64, values: &mut [f32]) -> Result<()> {
         let checkpoint = self.pass.checkpoint.expect("only a checkpoint has tensors");
         checkpoint.read_f32(tensor, start, values)?;
-        if let Some(index) = values.iter().position(|value| !value.is_finite()) {
-            let (name, expected) = (tensor.name.clone(), "finite numbers".to_owned());
-            let found = format!("{} at element {}", values[index], start + index as u64);
-            return Err(Error::Tensor { name, expected, found });
-        }
-        self.count_read(tensor, values.len() as u64);
+        tensor.check_finite(start, values)?;
+        self.count_read(tensor, start..start + values.len() as u64);
         (self.pass.progress.borrow_mut())(self.pass.read.get().min(self.pass.total), self.pass.total);
         Ok(())
     }
 
-    fn count_read(&self, tensor: &TensorInfo, n_values: u64) {
-        let value_bytes = if tensor.dtype == DType::F32 { 4 } else { 2 };
-        self.pass.read.set(self.pass.read.get() + value_bytes * n_values);
+    /// Counts the bytes of these elements. Ranges that follow each other count what the whole does, though scales are shared.
+    fn count_read(&self, tensor: &TensorInfo, elements: Range<u64>) {
+        let bytes = tensor.bytes_of_first(elements.end) - tensor.bytes_of_first(elements.start);
+        self.pass.read.set(self.pass.read.get() + bytes);
     }
 
     pub(super) fn count_resident(&self, bytes: u64) {

@@ -4,6 +4,7 @@ mod forge;
 #[cfg(not(target_arch = "wasm32"))]
 mod mutations;
 mod safetensors;
+mod scaled;
 mod strangers;
 mod torch;
 
@@ -92,7 +93,7 @@ fn integers_are_listed_but_not_read_as_floats() {
     let info = checkpoint.get("ids").unwrap();
     assert_eq!((&info.dtype, info.elements(), info.bytes()), (&DType::Other("I64".into()), 2, 16));
     let error = checkpoint.read_f32(info, 0, &mut [0.; 2]).unwrap_err();
-    assert_eq!(error.to_string(), "`ids`: expected F32, F16 or BF16, found I64");
+    assert_eq!(error.to_string(), "`ids`: expected F32, F16, BF16, or I8 with `ids_scale`, found I64");
 }
 
 /// A file whose storage fails after it was opened, as a browser's file does when it is changed on disk.

@@ -135,7 +135,9 @@ fn damaged_safetensors() {
     let two = r#"{"__metadata__":{"format":"pt"},
         "h.0.ln_1.weight":{"dtype":"F16","shape":[2,3],"data_offsets":[0,12]},
         "wte":{"dtype":"F32","shape":[2],"data_offsets":[12,20]}}"#;
+    let scaled = [&[1, 2], &[2, 1]].map(|shape| super::scaled::scaled_file(&[2, 2], shape));
     let files = [one_tensor("wte", &[1.; 4]), super::forge::safetensors(two, &[7; 20])];
+    let files = [&files[..], &scaled[..]].concat();
     survives_damage("safetensors", &files, 40_000);
 }
 
