@@ -8,6 +8,8 @@ mod fixture;
 mod quality;
 #[path = "models/quantised.rs"]
 mod quantised;
+#[path = "models/shipped.rs"]
+mod shipped;
 
 use candle_core::Tensor;
 use fixture::{Fixture, GPT2_A, GPT2_B, OPT_A, OPT_B, load, source};

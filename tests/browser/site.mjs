@@ -11,8 +11,11 @@ export const SITE = process.env.VITRINE_SITE ?? fileURLToPath(new URL("../../tar
 
 const PREFIX = "/some/sub/path/";
 
-/** What the host serves beside the site, below the same path: the benchmark's own worker. */
-const BESIDE = { folder: fileURLToPath(new URL("./bench/", import.meta.url)), path: "bench/" };
+/** What the host serves beside the site, below the same path: the benchmark's own worker, and the models as the repository has them. */
+const BESIDE = [
+  { folder: fileURLToPath(new URL("./bench/", import.meta.url)), path: "bench/" },
+  { folder: fileURLToPath(new URL("../../www/models/", import.meta.url)), path: "sources/" },
+];
 
 /** @type {Record<string, string>} */
 const TYPES = {
@@ -37,8 +40,9 @@ export async function hostSite() {
   const server = createServer(async (request, response) => {
     const { pathname } = new URL(request.url ?? "/", "http://localhost");
     const relative = pathname.startsWith(PREFIX) ? normalize(decodeURIComponent(pathname.slice(PREFIX.length))) : "..";
-    const file = relative.startsWith(BESIDE.path)
-      ? join(BESIDE.folder, relative.slice(BESIDE.path.length))
+    const beside = BESIDE.find(({ path }) => relative.startsWith(path));
+    const file = beside
+      ? join(beside.folder, relative.slice(beside.path.length))
       : join(SITE, relative === "." ? "index.html" : relative);
     const found = relative.startsWith("..") ? null : await stat(file).catch(() => null);
     if (!found?.isFile()) {

@@ -1,6 +1,6 @@
 //! What a precision costs, against f32 on the same text.
 
-use vitrine::{Candidate, Files, Precision, Result, Session};
+use vitrine::{Result, Session};
 
 /// How far a precision's predictions are from those of f32.
 #[derive(Debug)]
@@ -37,41 +37,34 @@ fn most_likely(row: &[f64]) -> Option<usize> {
     (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b]))
 }
 
-/// Compares `precisions` with f32 on `text`.
+/// Compares each of `sessions` with `exact`, a session of the same model in f32, on `text`.
 ///
 /// # Errors
-/// Those of loading and reading.
-pub(crate) fn compare(
-    open: impl Fn() -> Result<Files>,
-    text: &str,
-    precisions: &[Precision],
-) -> Result<Vec<(Precision, Quality)>> {
-    let load = |precision| Candidate::open(open()?)?.load(precision, &mut |_, _| {});
-    let mut session = load(Precision::F32)?;
-    let ids: Vec<u32> = session.tokenize(text)?.iter().map(|piece| piece.id).collect();
-    let context = session.info().shape.context;
+/// Those of reading.
+pub(crate) fn compare(exact: &mut Session, sessions: &mut [Session], text: &str) -> Result<Vec<Quality>> {
+    let ids: Vec<u32> = exact.tokenize(text)?.iter().map(|piece| piece.id).collect();
+    let context = exact.info().shape.context;
     let following: Vec<u32> = ids.chunks(context).flat_map(|window| window[1..].to_vec()).collect();
-    let reference = predictions(&mut session, &ids)?;
+    let reference = predictions(exact, &ids)?;
     let positions = following.len();
     let perplexity = |rows: &[Vec<f64>]| {
         let nats: f64 = rows.iter().zip(&following).map(|(row, &id)| -row[id as usize]).sum();
         (nats / positions as f64).exp()
     };
     let mut results = Vec::new();
-    for &precision in precisions {
-        let found = predictions(&mut load(precision)?, &ids)?;
+    for session in sessions {
+        let found = predictions(session, &ids)?;
         let pairs = || reference.iter().zip(&found);
         let divergence =
             |(p, q): (&Vec<f64>, &Vec<f64>)| -> f64 { p.iter().zip(q).map(|(p, q)| p.exp() * (p - q)).sum() };
         let agreeing = pairs().filter(|(p, q)| most_likely(p) == most_likely(q)).count();
-        let quality = Quality {
+        results.push(Quality {
             perplexity_change: perplexity(&found) / perplexity(&reference) - 1.0,
             divergence: pairs().map(divergence).sum::<f64>() / positions as f64,
             top_1_agreement: agreeing as f64 / positions as f64,
             perplexity: perplexity(&found),
             positions,
-        };
-        results.push((precision, quality));
+        });
     }
     Ok(results)
 }

@@ -3,6 +3,7 @@
 mod bench;
 mod command;
 mod env;
+mod models;
 mod needs;
 mod notices;
 mod peers;

@@ -50,7 +50,7 @@ pub(crate) fn read(file: &Path) -> Result<String> {
 }
 
 /// Writes a file, making its folder; the error names the file.
-pub(crate) fn write(file: &Path, content: &str) -> Result<()> {
+pub(crate) fn write(file: &Path, content: impl AsRef<[u8]>) -> Result<()> {
     if let Some(folder) = file.parent() {
         fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
     }
@@ -60,6 +60,16 @@ pub(crate) fn write(file: &Path, content: &str) -> Result<()> {
 /// Writes a file unless it holds this content, so that its date says when it changed.
 pub(crate) fn write_changed(file: &Path, content: &str) -> Result<()> {
     if fs::read_to_string(file).is_ok_and(|found| found == content) { Ok(()) } else { write(file, content) }
+}
+
+/// The folders in `folder`, in a fixed order.
+pub(crate) fn folders_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let listing = || format!("listing {}", folder.display());
+    let entries: Vec<_> =
+        fs::read_dir(folder).with_context(listing)?.collect::<std::io::Result<_>>().with_context(listing)?;
+    let mut folders: Vec<_> = entries.iter().map(fs::DirEntry::path).filter(|path| path.is_dir()).collect();
+    folders.sort();
+    Ok(folders)
 }
 
 /// Every file below `folder`, in a fixed order.

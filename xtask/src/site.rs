@@ -1,7 +1,7 @@
-//! The deployable site: `www/` at its root, with `pkg/`, the licences and `build.json` in it.
+//! The deployable site: `www/` at its root, its models at 8 bits, with `pkg/`, the licences and `build.json` in it.
 
 use crate::size::Size;
-use crate::{notices, project, wasm};
+use crate::{models, notices, project, wasm};
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,12 +17,15 @@ pub(crate) fn assemble(out: &Path) -> Result<Vec<Size>> {
     let id = wasm::build()?;
     let sizes = wasm::Variant::ALL.into_iter().map(Size::of).collect::<Result<Vec<_>>>()?;
     sizes.iter().try_for_each(Size::check)?;
-    clear(out)?;
     let www = project::path("www");
+    let converted = models::converted(&www)?;
+    clear(out)?;
     for file in project::files_below(&www)? {
         let relative = file.strip_prefix(&www)?;
-        if belongs(relative) {
-            copy(&file, &out.join(relative))?;
+        match converted.get(relative) {
+            Some(content) => project::write(&out.join(relative), content)?,
+            None if belongs(relative) => copy(&file, &out.join(relative))?,
+            None => {}
         }
     }
     for variant in wasm::Variant::ALL {
@@ -36,14 +39,17 @@ pub(crate) fn assemble(out: &Path) -> Result<Vec<Size>> {
     }
     project::write(&out.join("LICENSES/third-party.txt"), &notices::text()?)?;
     let build = serde_json::json!({ "id": id, "version": env!("CARGO_PKG_VERSION") });
-    project::write(&out.join("build.json"), &format!("{build}\n"))?;
+    project::write(&out.join("build.json"), format!("{build}\n"))?;
     Ok(sizes)
 }
 
 /// Whether a file of `www/` is part of the site. How a model was made, and what the tests expect of it, stays behind.
-fn belongs(relative: &Path) -> bool {
+pub(crate) fn belongs(relative: &Path) -> bool {
     let parts: Vec<_> = relative.iter().filter_map(|part| part.to_str()).collect();
-    !matches!(parts.as_slice(), ["models", _, "recipe", ..] | ["models", _, "expected.json"])
+    !matches!(
+        parts.as_slice(),
+        ["models", "recipe", ..] | ["models", _, "recipe", ..] | ["models", _, "expected.json"]
+    )
 }
 
 /// Empties `out`, but only if it holds a site (or nothing): a mistyped `--out` must not cost anybody a folder.
@@ -84,6 +90,7 @@ mod tests {
             ("models/storyteller/README.md", true),
             ("models/storyteller/expected.json", false),
             ("models/storyteller/recipe/train.py", false),
+            ("models/recipe/train.py", false),
             ("recipe/index.html", true),
         ] {
             assert_eq!(belongs(Path::new(file)), shipped, "{file}");

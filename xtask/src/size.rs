@@ -46,7 +46,8 @@ impl std::fmt::Display for Size {
     }
 }
 
-fn megabytes(bytes: usize) -> String {
+/// For people.
+pub(crate) fn megabytes(bytes: usize) -> String {
     format!("{:.2} MB", bytes as f64 / 1e6)
 }
 

@@ -31,11 +31,11 @@ globalThis.bench = {
     engines.delete(subject);
   },
 
-  /** Loads the built-in model, and writes greedily; null if the engine does not offer the precision. */
+  /** Loads the built-in model as the repository has it, and writes greedily; null if the engine does not offer the precision. */
   async storyteller(subject, precision, prompt, maxNewTokens) {
     const engine = engines.get(subject);
     try {
-      await engine.load({ builtin: "storyteller" }, { precision });
+      await engine.load({ url: new URL("../sources/storyteller/", import.meta.url).href }, { precision });
     } catch (error) {
       if (error.code === "bad-request") return null;
       throw error;
