@@ -1,11 +1,12 @@
 """Step 1. Cleans the books and writes tokenizer.json, train.bin, held_out.bin (uint16 ids), train.txt and held_out.txt.
 
-Usage: python prepare.py FOLDER_OF_TXT BUILD_FOLDER
+Usage: python prepare.py FOLDER_OF_TXT BUILD_FOLDER [BOOKS]     (only the first so many books of books.tsv)
 """
 
 import csv
 import re
 import sys
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -51,12 +52,12 @@ def train_tokenizer(texts):
     return tokenizer
 
 
-def main(folder, build):
+def main(folder, build, books):
     build.mkdir(parents=True, exist_ok=True)
     demeaning, dropped, paragraphs = left_out(), 0, 0
     texts = {"train": [], "held_out": []}
     with open(HERE / "books.tsv", newline="") as table:
-        for book in csv.DictReader(table, delimiter="\t", quoting=csv.QUOTE_NONE):
+        for book in islice(csv.DictReader(table, delimiter="\t", quoting=csv.QUOTE_NONE), books):
             text = (folder / book["file"]).read_text(encoding="utf-8", errors="replace")
             told = stories(text, book["begins"], book["ends"], many=book["holds"] == "stories")
             kept = [[text for text in story if not demeaning.search(text)] for story in told]
@@ -77,4 +78,4 @@ def main(folder, build):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else None)
