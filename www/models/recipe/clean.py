@@ -9,32 +9,42 @@ import unicodedata
 
 ASCII = str.maketrans({
     "\u2018": "'", "\u2019": "'", "\u00b4": "'", "`": "'", "\u201c": '"', "\u201d": '"',
-    "\u2014": "--", "\u2013": "-", "\u00a0": " ", "\ufeff": "", "\u00e6": "ae", "\u00c6": "Ae", "\u0153": "oe", "\u00f8": "o", "\r": "", "_": "", "=": "", "~": "",
+    "\u2014": "--", "\u2013": "-", "\u00a0": " ", "\u00e6": "ae", "\u00c6": "Ae", "\u0153": "oe", "\u00f8": "o",
+    "\ufeff": "", "\r": "", "_": "", "=": "", "~": "",
 })  # fmt: skip
 
 # [Illustration: ...], [12], {12}, [Pg 12], (12): what an editor put between or inside sentences.
-EDITORIAL = re.compile(
-    r"\[(?:illustration|picture|frontispiece|footnote|note|sidenote|pg|page|transcriber|plate|image)[^\]]*\]"
-    r"|\[[^\]]{1,200}\]|\{\w+\}|\((?:\d+|[*+])\)",
-    re.I,
-)
+EDITORIAL = re.compile(r"\[[^\]]{1,400}\]|\{\w+\}|\((?:\d+|[*+])\)")
 # A paragraph that is a note, a caption or a source, though it reads like prose.
 NOTE = re.compile(
-    r"^(?:\[|\(?\d+[).\]]|\*+ ?\w|\+ ?\w|footnote|transcriber|illustration|frontispiece|copyright|all rights reserved"
-    r"|chapter\b|end of|the end\b|finis\b|produced by|printed (?:by|in|and)|translated (?:by|from)|by the same author|illustrated)",
+    r"\(?\d+[).\]]|footnote|transcriber|illustrat(?:ion|ed)|frontispiece|copyright|all rights reserved|chapter\b"
+    r"|end of|the end\b|finis\b|produced by|printed (?:by|in|and)|translated (?:by|from)|by the same author",
     re.I,
 )
 # What follows a book's end.
 AFTER = re.compile(r"^\W*(?:THE END\W*$|NOTES AND REFERENCES|LIFE OF AESOP|Transcriber)", re.M)
 # A note in brackets may go on over several paragraphs.
 LONG_NOTE = re.compile(r"\[(?:Footnote|Frontispiece|Illustration|Note|Sidenote|Picture)[^\]]*\]")
-SOURCE = re.compile(r"\([^)]{1,140}\)?|(?:From|Adapted|Translated|Traditions|Cuentos) .{1,120}")
+# Whom a tale is from, below it: `(From the Russian.)`, `Charles Perrault.`, `Par Madame d'Aulnoy.`
+SOURCE = re.compile(
+    r"\([^)]{1,140}\)?|(?:From|Adapted|Translated|Traditions|Cuentos) .{1,120}"
+    r"|(?:(?:[A-Z][\w.,']*|par|de|la|le|et|d'\w+|du|des)[ .,]*){1,10}"
+)
 # A paragraph that a page's end broke in two.
 BROKEN = re.compile(r"[a-z,]$")
 # The number of the page on which such a paragraph goes on.
 PAGE = re.compile(r"\d{1,3} [a-z]")
 # A chapter's first words in capitals.
 DROP_CAP = re.compile(r"^[A-Z]{2,}(?:,? [A-Z]{2,})*(?=,? [a-z])")
+TYPESETTING = [
+    (r"(?<=[A-Za-z])- (?=[A-Za-z])", "-"),  # a word that a line's end broke at its hyphen
+    (r" *-{2,} *| - ", "--"),
+    (r"\*[* ]*", ""),
+    (r" +([,.;:!?])", r"\1"),
+    (r" {2,}", " "),
+]
+# What is in no sentence of a story, but in tables, addresses and catalogues.
+UNTOLD = re.compile(r"[|\[\]{}@#^<>+/\\]")
 HEADING_WORDS = 16
 NUMERAL = re.compile(r"^[\divxlcIVXLC\d. -]+$")
 SMALL_WORD = {
@@ -42,7 +52,9 @@ SMALL_WORD = {
     "out", "over", "s", "than", "that", "the", "their", "to", "up", "upon", "was", "were", "when", "which", "who", "with",
 }  # fmt: skip
 # Words that begin with an apostrophe, which an opening quote looks like.
-ELIDED = r"(?:t[iw]\w*|em|un|ee|e|im|ave|ome|ouse|cause|bout|[s]?cuse|nough|cept|spect|stead|tother|fraid|citement|satiable)\b"
+ELIDED = (
+    r"(?:t[iw]\w*|em|un|ee|e|im|ave|ome|ouse|cause|bout|s?cuse|nough|cept|spect|stead|tother|fraid|citement|satiable)\b"
+)
 OPENING = re.compile(r"(^|[\s(\0-])'(?!" + ELIDED + r")(?='?[\w(-])", re.I)
 CLOSING = re.compile(r"([.,!?;:)-])'(?=$|[\s\-).,;:!?\0])")
 QUOTED_WORDS = re.compile(r"(^|[\s(-])'(\w[\w ]{0,40}?\w|\w)'(?=[\s,.;:!?)-])")
@@ -60,26 +72,19 @@ def blocks(book):
 
 
 def is_heading(text):
-    """Numerals, capitals, or few words of which the long ones are capitalised, and no sentence's end."""
-    text = re.sub(r"(?<=\S) ?\([^)]*\)$", "", text)
+    """Numerals, capitals, or a few words without a sentence's end or with no long one in small letters."""
+    text = re.sub(r"(?<=\S) ?\([^)]*\)$", "", text)  # KING KOJATA (From the Russian)
     words = re.findall(r"[A-Za-z][A-Za-z'.-]*", text)
-    if not words or NUMERAL.match(text):
+    if not words or NUMERAL.match(text) or (text.isupper() and len(words) > 2):
         return True
-    if text.isupper() and len(words) > 2:
-        return True
-    if text[-1] == '"':
+    if len(words) > HEADING_WORDS or '"' in text:
         return False
     letters = [c for c in text if c.isalpha()]
-    if len(words) > HEADING_WORDS:
-        return False
     if sum(c.isupper() for c in letters) > 0.7 * len(letters) and len(letters) > 3:
-        return '"' not in text
-    if text[-1] not in ".!?\"':;,)-":
         return True
-    if text[-1] in "!:;,-\"'":
-        return False
-    lower = [w for w in words[1:] if w[0].islower() and w.lower() not in SMALL_WORD]
-    return not lower and len(words) > 2 and text[-1] == "." and '"' not in text
+    if text[-1] != ".":
+        return text[-1] not in "!?\"':;,)-"
+    return len(words) > 2 and not any(w[0].islower() and w not in SMALL_WORD for w in words[1:])
 
 
 def is_table(lines):
@@ -104,22 +109,14 @@ def double_quotes(text):
     return text.replace("\0", "'")
 
 
-def is_source(text):
-    """Whom a tale is from, below it: `(From the Russian.)`, `Charles Perrault.`, `Par Madame d'Aulnoy.`"""
-    return bool(SOURCE.fullmatch(text)) or bool(re.fullmatch(r"(?:(?:[A-Z][\w.,']*|par|de|la|le|et|d'\w+|du|des)[ .,]*){1,10}", text))
-
-
 def paragraph(lines, width):
     """The text of a block, or None where it is no part of the story."""
-    verse = is_verse(lines, width)
-    text = ("\n" if verse else " ").join(re.sub(r"\s+", " ", line).strip() for line in lines).strip()
-    text = re.sub(r"(?<=\w)--? (?=\w)", "--", text) if not verse else text
-    text = re.sub(r" *-{2,} *| - ", "--", EDITORIAL.sub("", text))
-    text = re.sub(r" +([,.;:!?])", r"\1", re.sub(r"\*[* ]*", "", text)).strip()
-    text = DROP_CAP.sub(lambda m: m[0].capitalize(), re.sub(r" {2,}", " ", text))
-    if len(text) < 2 or NOTE.match(text) or re.search(r"[|\[\]{}@#^<>+/\\]|\d\d\d\d,? by\b", text):
-        return None
-    return text
+    stripped = [re.sub(r"\s+", " ", line).strip() for line in lines]
+    text = EDITORIAL.sub("", ("\n" if is_verse(lines, width) else " ").join(stripped))
+    for pattern, replacement in TYPESETTING:
+        text = re.sub(pattern, replacement, text)
+    text = DROP_CAP.sub(lambda capitals: capitals[0].capitalize(), text.strip())
+    return None if len(text) < 2 or NOTE.match(text) or UNTOLD.search(text) else text
 
 
 def bounded(found, begins, ends):
@@ -158,5 +155,5 @@ def stories(book, begins, ends, many):
     found = bounded(found, begins, ends)
     if not many:
         return [[text for story in found for text in story]]
-    told = [story[:-1] if is_source(story[-1]) else story for story in found]
+    told = [story[:-1] if SOURCE.fullmatch(story[-1]) else story for story in found]
     return [story for story in told if story]
