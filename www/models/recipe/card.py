@@ -21,7 +21,8 @@ def main(name, build, folder):
     other, _ = NAMES["opt" if name == "gpt2" else "gpt2"]
     schedule = torch.load(build / f"{name}.pt", weights_only=True)["run"]["schedule"]
     figures = json.loads((build / f"{model}.figures.json").read_text())
-    summary, samples = (build / f"{model}.samples.txt").read_text().split("\n\n", 1)
+    written = json.loads((build / f"{model}.samples.json").read_text())
+    first = {sample["prompt"]: sample["text"] for sample in reversed(written["samples"])}
     card = (Path(__file__).parent / "card.md").read_text()
     values = dict(
         model=model,
@@ -36,11 +37,11 @@ def main(name, build, folder):
         shared=round(schedule["part_at"] * STEP_TOKENS / 1e6, 1),
         total=round(schedule["steps"] * STEP_TOKENS / 1e6, 1),
         bits=f"{figures['bits_per_byte']:.3f}",
-        summary=summary,
+        **written["measured"],
         temperature=TEMPERATURE,
         seed=SEED,
         length=LENGTH,
-        samples=samples.strip(),
+        shown="\n\n---\n\n".join(f"**{prompt}**{first[prompt]}" for prompt in reversed(first)),
     )
     (folder / "README.md").write_text(card.format(**values))
 

@@ -59,7 +59,7 @@ class HeldOut:
         places = np.arange(0, len(self.ids) - CONTEXT, 5 * CONTEXT)
         starts = (places[:, None] + np.arange(0, CONTEXT, length)).ravel()
         nats = scored = 0.0
-        for some in np.array_split(starts, len(starts) // 8):
+        for some in np.array_split(starts, -(-len(starts) // 8)):
             windows = np.stack([self.ids[s : s + length + 1] for s in some])
             nats += model.loss(torch.from_numpy(windows)).item() * windows[:, 1:].size
             scored += self.bytes[windows[:, 1:]].sum()

@@ -14,8 +14,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 MODELS = {"gpt2": "storyteller", "opt": "storyteller-opt"}
 SCHEDULE = ["--part-at=0", "--decay-at=0", "--steps=0"]
+SAMPLES, SMOKE_SAMPLES = 10, 1  # of each prompt
 SMOKE_BOOKS = 8
-SMOKE = ["--part-at=8", "--decay-at=10", "--steps=14", "--report-every=4"]
+SMOKE = ["--part-at=4", "--decay-at=6", "--steps=8", "--report-every=4"]
 # glibc gives large blocks back to the system after every use, and the system clears the pages again and again.
 MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34), "MALLOC_TOP_PAD_": str(2**28)}
 
@@ -46,7 +47,7 @@ def main(books, build, smoke):
     for name, model in MODELS.items():
         run("export.py", name, build, build / model)
         run("evaluate.py", build, build / model, build / f"{model}.figures.json")
-        run("samples.py", build, build / model, build / f"{model}.samples.txt")
+        run("samples.py", build, build / model, build / f"{model}.samples.json", SMOKE_SAMPLES if smoke else SAMPLES)
         run("card.py", name, build, build / model)
     run("curve.py", build, build / "curve.svg")
 

@@ -1,12 +1,12 @@
 """Step 5. Has a published model continue the prompts of prompts.txt, unpicked, and measures what it wrote.
 
-Usage: python samples.py BUILD_FOLDER MODEL_FOLDER OUT.txt [SAMPLES_A_PROMPT]
+Usage: python samples.py BUILD_FOLDER MODEL_FOLDER OUT.json SAMPLES_A_PROMPT
 
 Temperature 0.8 and nothing else: every token may be drawn. Measured are the longest run of tokens that also stands in
-the training text, loops, and what the patterns of left_out.txt find. The first sample of each prompt is the same
-whatever their number is.
+the training text, loops, and what the patterns of left_out.txt find.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -24,15 +24,9 @@ LOOP_TOKENS, LOOP_PERIOD = 24, 40
 @torch.inference_mode()
 def sampled(model, prompt, number):
     """`number` continuations: ids up to the end of the text, or LENGTH of them."""
-    torch.manual_seed(SEED)
-    rows = []
-    for _ in range(number):
-        output = model.generate(
-            torch.tensor([prompt]), do_sample=True, temperature=TEMPERATURE, top_k=0, top_p=1.0, max_new_tokens=LENGTH
-        )
-        ids = output[0, len(prompt) :].tolist()
-        rows.append(ids[: ids.index(END_OF_TEXT)] if END_OF_TEXT in ids else ids)
-    return rows
+    how = dict(do_sample=True, temperature=TEMPERATURE, top_k=0, top_p=1.0, max_new_tokens=LENGTH)
+    rows = model.generate(torch.tensor([prompt]), num_return_sequences=number, **how)[:, len(prompt) :].tolist()
+    return [ids[: ids.index(END_OF_TEXT)] if END_OF_TEXT in ids else ids for ids in rows]
 
 
 class Known:
@@ -79,28 +73,31 @@ def loops(ids):
 
 
 def main(build, folder, out, number):
+    torch.set_num_threads(1)  # one token is too little work to share
+    torch.manual_seed(SEED)
     model, tokenizer = load(folder)
     known = Known(np.fromfile(build / "train.bin", np.uint16))
     demeaning = left_out()
-    prompts = (Path(__file__).parent / "prompts.txt").read_text().splitlines()
-    lines, runs, looping, found = [], [], 0, []
-    for prompt in prompts:
+    samples, runs, looping, found = [], [], 0, []
+    for prompt in (Path(__file__).parent / "prompts.txt").read_text().splitlines():
         for ids in sampled(model, prompt_ids(tokenizer, prompt), number):
-            text = tokenizer.decode(ids)
+            samples.append({"prompt": prompt, "text": tokenizer.decode(ids)})
             run, start = known.longest_run(ids)
             runs.append((run, tokenizer.decode(ids[start : start + run])))
             looping += loops(ids)
-            found += [match[0] for match in demeaning.finditer(text)]
-            lines.append(f"**{prompt}**{text}")
+            found += demeaning.findall(samples[-1]["text"])
     longest, copied = max(runs)
-    summary = (
-        f"{len(lines)} samples of {LENGTH} tokens, temperature {TEMPERATURE}, seed {SEED}: the longest run of tokens that also "
-        f"stands in the training text is {longest} ({copied!r}), the median {int(np.median([run for run, _ in runs]))}; "
-        f"{looping} loop; left_out.txt finds {len(found)} {sorted(set(found)) or ''}"
+    measured = dict(
+        samples=len(samples),
+        longest_run=longest,
+        copied=copied,
+        median_run=int(np.median([run for run, _ in runs])),
+        loops=looping,
+        left_out_words=found,
     )
-    out.write_text(summary + "\n\n" + "\n\n---\n\n".join(lines) + "\n")
-    print(f"{folder}: {summary}")
+    out.write_text(json.dumps({"measured": measured, "samples": samples}, indent=1) + "\n")
+    print(f"{folder}: {measured}")
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:4]), int(sys.argv[4]) if len(sys.argv) > 4 else 1)
+    main(*map(Path, sys.argv[1:4]), int(sys.argv[4]))

@@ -57,6 +57,7 @@ class Run:
     def train_step(self, asked_to_part):
         """One step; the result is its loss, and whether any of the crew was asked to part."""
         length = SHORT if self.together() else CONTEXT
+        self.model.activation = ACTIVATION["opt" if self.together() else self.name]
         losses = []
         for turn in range(STEP_TOKENS // PASS_TOKENS):
             ids = self.windows.next(PASS_TOKENS // length, length)
@@ -80,11 +81,6 @@ class Run:
         """Joins the other process if the two are to train the same weights."""
         if self.together():
             self.crew = Crew(NAMES.index(self.name), len(NAMES), self.build / "meeting")
-
-    def part(self):
-        """Leaves the other; from here on the model is its own."""
-        self.crew = self.crew.parted()
-        self.model.activation = ACTIVATION[self.name]
 
     def save(self, file):
         """Atomic, so that a kill leaves the checkpoint before."""
@@ -116,8 +112,6 @@ class Run:
         self.optimiser.load(state["optimiser"])
         self.windows.load(state["windows"])
         vars(self).update(state["run"])
-        if not self.together():
-            self.model.activation = ACTIVATION[self.name]
 
 
 def train(run, report_every):
@@ -141,7 +135,7 @@ def train(run, report_every):
         if together and not run.together():
             if run.name == NAMES[0]:
                 run.save("together.pt")
-            run.part()
+            run.crew = run.crew.parted()
             run.step_seconds *= 2  # alone, it makes every pass of a step itself
         if run.step % report_every == 0 or run.step == schedule["steps"]:
             bits = held_out.bits_per_byte(run.model, SHORT if run.together() else CONTEXT)
