@@ -32,12 +32,14 @@ def main(build, out):
         return f"{right:.1f},{down:.1f}"
 
     svg = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="11" fill="#777">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}"',
+        ' font-family="sans-serif" font-size="11" fill="#777">',
         "<title>Held-out bits per byte against tokens read</title>",
     ]
     for tenth in range(round(least_bits * 10), round(MOST_BITS * 10) + 1, 2):
         x, y = place(0, tenth / 10).split(",")
-        svg.append(f'<path d="M{x} {y}H{WIDTH - RIGHT}" stroke="#7773"/><text x="{LEFT - 6}" y="{y}" dy="4" text-anchor="end">{tenth / 10}</text>')
+        svg.append(f'<path d="M{x} {y}H{WIDTH - RIGHT}" stroke="#7773"/>')
+        svg.append(f'<text x="{LEFT - 6}" y="{y}" dy="4" text-anchor="end">{tenth / 10}</text>')
     step = 10 ** math.floor(math.log10(most)) / 2
     for mark in range(int(most / step) + 1):
         x, _ = place(mark * step, least_bits).split(",")
@@ -47,7 +49,8 @@ def main(build, out):
     for row, (name, curve) in enumerate(curves.items()):
         drawn = " ".join(place(x, y) for x, y in curve if y <= MOST_BITS)
         svg.append(f'<polyline points="{drawn}" fill="none" stroke="{COLOURS[name]}" stroke-width="1.5"/>')
-        svg.append(f'<text x="{WIDTH - RIGHT}" y="{TOP + 14 + 16 * row}" text-anchor="end" fill="{COLOURS[name]}">{LABELS[name]}</text>')
+        y = TOP + 14 + 16 * row
+        svg.append(f'<text x="{WIDTH - RIGHT}" y="{y}" text-anchor="end" fill="{COLOURS[name]}">{LABELS[name]}</text>')
     out.write_text("\n".join([*svg, "</svg>", ""]))
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from data import token_bytes
 from published import END_OF_TEXT, load
@@ -35,7 +36,8 @@ def bits_per_byte(model, ids, lengths):
         targets = windows[:, 1:].clone()
         for row, start in enumerate(some):
             targets[row, : stride if start else 0] = -1
-        nats += torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="sum").item()
+        logits, targets = logits.flatten(0, 1), targets.flatten()
+        nats += F.cross_entropy(logits, targets, ignore_index=-1, reduction="sum").item()
     scored = ids[1:][ids[1:] >= 0]
     return nats / math.log(2) / lengths[scored].sum(), nats / len(scored)
 

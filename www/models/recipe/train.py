@@ -133,10 +133,10 @@ def train(run, report_every):
         if parting:
             schedule["part_at"] = run.step
         if together and not run.together():
+            run.step_seconds *= run.crew.size  # alone, it makes every pass of a step itself
             if run.name == NAMES[0]:
                 run.save("together.pt")
             run.crew = run.crew.parted()
-            run.step_seconds *= 2  # alone, it makes every pass of a step itself
         if run.step % report_every == 0 or run.step == schedule["steps"]:
             bits = held_out.bits_per_byte(run.model, SHORT if run.together() else CONTEXT)
             tokens = run.step * STEP_TOKENS
