@@ -70,7 +70,7 @@ inEveryEngine("the hub", (stage) => {
     await page.choose("DistilGPT-2");
     assert.match(await page.refusal(), /^(network-error|short-download)$/);
     assert.match(await page.status(), /model\.safetensors/);
-    assert.match(await page.status(), /Storyteller is still loaded/);
+    assert.match(await page.status(), /Storyteller GPT-2 is still loaded/);
     assert.ok((await page.generate()).length > 0);
   });
 

@@ -129,7 +129,7 @@ inEveryEngine("with the keyboard alone", (stage) => {
     await tabTo("Model");
     await press(Key.ARROW_DOWN);
     assert.equal(await page.refusal(), "network-error");
-    assert.match(await page.status(), /Storyteller is still loaded/);
+    assert.match(await page.status(), /Storyteller GPT-2 is still loaded/);
     assert.equal(await focused(), "Model");
   });
 });

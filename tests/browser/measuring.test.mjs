@@ -140,7 +140,7 @@ inEveryEngine("this device is measured", (stage) => {
     await press(MEASURE);
     assert.equal(await page.canPress("Generate"), false);
     await page.choose("q4", "Precision");
-    await page.statusMatches(/Storyteller is ready/);
+    await page.statusMatches(/Storyteller GPT-2 is ready/);
     await says(/was cancelled/);
     assert.equal(await stage.driver.executeScript("return vitrine.engine.model.precision"), "q4");
     await writes();

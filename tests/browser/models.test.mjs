@@ -153,7 +153,7 @@ inEveryEngine("models", (stage) => {
     const page = await open();
     await drop({ "holiday.jpg": "/9j/4AAQ", "notes.txt": "aGVsbG8=" });
     assert.equal(await page.refusal(), "missing-file");
-    assert.match(await page.status(), /config\.json.*Storyteller is still loaded/s);
+    assert.match(await page.status(), /config\.json.*Storyteller GPT-2 is still loaded/s);
     assert.deepEqual(await workers(), ["alive", "ended"]);
     assert.ok((await page.generate()).length > 0);
   });

@@ -81,8 +81,8 @@ inEveryEngine("the page refuses", (stage) => {
       await page.press("Generate");
       assert.equal(await page.refusal(), "no-model");
       assert.match(await page.status(), /crashed/);
-      await page.choose("Storyteller");
-      await page.statusMatches(/Storyteller is ready/);
+      await page.choose("Storyteller GPT-2");
+      await page.statusMatches(/Storyteller GPT-2 is ready/);
       await stillWrites();
     });
   }

@@ -108,7 +108,7 @@ inEveryEngine("a large download", (stage) => {
     if (!half) return;
     const { page } = half;
     await page.press("Cancel loading");
-    await page.statusMatches(/cancelled.*Storyteller is still loaded/);
+    await page.statusMatches(/cancelled.*Storyteller GPT-2 is still loaded/);
     await nothingIsStored(page);
   });
 
@@ -119,7 +119,7 @@ inEveryEngine("a large download", (stage) => {
     // As browsers tell of a worker that has ended by itself.
     await stage.driver.executeScript("latestWorker.dispatchEvent(new ErrorEvent('error', { message: 'killed' }))");
     assert.equal(await page.refusal(), "crashed");
-    assert.match(await page.status(), /killed.*Storyteller is still loaded/s);
+    assert.match(await page.status(), /killed.*Storyteller GPT-2 is still loaded/s);
     await nothingIsStored(page);
     hub.repositories.set(REPOSITORY, { files });
     await page.choose("GPT-2");

@@ -143,8 +143,8 @@ inEveryEngine("the page writes", (stage) => {
     const small = Number(await memory());
     await loadSlow(page);
     const large = Number(await memory());
-    await page.choose("Storyteller");
-    await page.statusMatches(/Storyteller is ready/);
+    await page.choose("Storyteller GPT-2");
+    await page.statusMatches(/Storyteller GPT-2 is ready/);
     const again = Number(await memory());
     assert.ok(large > small + 40e6, `${large} bytes are more than ${small}`);
     assert.ok(again < 1.5 * small, `${again} bytes are about ${small}`);

@@ -43,13 +43,10 @@ pub(crate) fn assemble(out: &Path) -> Result<Vec<Size>> {
     Ok(sizes)
 }
 
-/// Whether a file of `www/` is part of the site. How a model was made, and what the tests expect of it, stays behind.
+/// Whether a file of `www/` is part of the site. How the models were made, and what the tests expect of them, stays behind.
 pub(crate) fn belongs(relative: &Path) -> bool {
     let parts: Vec<_> = relative.iter().filter_map(|part| part.to_str()).collect();
-    !matches!(
-        parts.as_slice(),
-        ["models", "recipe", ..] | ["models", _, "recipe", ..] | ["models", _, "expected.json"]
-    )
+    !matches!(parts.as_slice(), ["models", "recipe", ..] | ["models", _, "expected.json"])
 }
 
 /// Empties `out`, but only if it holds a site (or nothing): a mistyped `--out` must not cost anybody a folder.
@@ -89,7 +86,6 @@ mod tests {
             ("models/storyteller/model.safetensors", true),
             ("models/storyteller/README.md", true),
             ("models/storyteller/expected.json", false),
-            ("models/storyteller/recipe/train.py", false),
             ("models/recipe/train.py", false),
             ("recipe/index.html", true),
         ] {
