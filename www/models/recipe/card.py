@@ -1,4 +1,4 @@
-"""Step 6. Writes a model's README.md from card.md, its files, its figures and its samples.
+"""Step 7. Writes a model's README.md from card.md, its files, its figures and its samples.
 
 Usage: python card.py gpt2|opt BUILD_FOLDER MODEL_FOLDER
 """

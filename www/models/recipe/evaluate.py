@@ -1,4 +1,4 @@
-"""Step 4. Bits per byte of all the held-out text, in f32, from a published folder.
+"""Step 5. Bits per byte of all the held-out text, in f32, from a published folder.
 
 Usage: python evaluate.py BUILD_FOLDER MODEL_FOLDER [FIGURES.json]
 

@@ -1,4 +1,4 @@
-"""Step 3. Writes a checkpoint as Hugging Face publishes such models, in f16, and what the tests expect of it.
+"""Step 4. Writes a checkpoint as Hugging Face publishes such models, in f16, and what the tests expect of it.
 
 Usage: python export.py gpt2|opt BUILD_FOLDER OUT_FOLDER     (config.json, model.safetensors, tokenizer.json, expected.json)
 """
@@ -109,7 +109,7 @@ def published_tokenizer(name, file):
 
 def main(name, build, out):
     out.mkdir(parents=True, exist_ok=True)
-    state = torch.load(build / f"{name}.pt", weights_only=True)["model"]
+    state = torch.load(build / f"{name}.unlooped.pt", weights_only=True)["model"]
     tensors, config = (gpt2_tensors(state), GPT2) if name == "gpt2" else (opt_tensors(state), OPT)
     tensors = {key: tensor.half().contiguous() for key, tensor in tensors.items()}
     save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})

@@ -46,6 +46,7 @@ def main(books, build, smoke):
     print("- train.py", flush=True)
     train(build, *((SMOKE_TOGETHER, SMOKE_STEPS, 4) if smoke else (TOGETHER, STEPS, 50)))
     for name, model in MODELS.items():
+        run("unloop.py", name, build, *([SMOKE_STEPS[name]] if smoke else []))
         run("export.py", name, build, build / model)
         run("evaluate.py", build, build / model, build / f"{model}.figures.json")
         run("samples.py", build, build / model, build / f"{model}.samples.json", SMOKE_SAMPLES if smoke else SAMPLES)

@@ -1,4 +1,4 @@
-"""A published folder, as Hugging Face transformers reads it; steps 3 to 5 ask nothing of the training code."""
+"""A published folder, as Hugging Face transformers reads it; steps 4 to 6 ask nothing of the training code."""
 
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM

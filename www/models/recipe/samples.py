@@ -1,4 +1,4 @@
-"""Step 5. Has a published model continue the prompts of prompts.txt, unpicked, and measures what it wrote.
+"""Step 6. Has a published model continue the prompts of prompts.txt, unpicked, and measures what it wrote.
 
 Usage: python samples.py BUILD_FOLDER MODEL_FOLDER OUT.json SAMPLES_A_PROMPT
 
