@@ -53,7 +53,7 @@ inEveryEngine("the page refuses", (stage) => {
     );
     await page.press("Generate");
     assert.equal(await page.refusal(), "context-exceeded");
-    assert.match(await page.status(), /256/);
+    assert.match(await page.status(), /512/);
 
     await page.fill("textbox", "Prompt", "Once");
     for (const [name, value] of /** @type {[string, string][]} */ ([
