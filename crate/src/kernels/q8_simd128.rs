@@ -26,8 +26,10 @@ pub(super) type Paired<const M: usize> = [[i32; M]; BLOCK / 2];
 pub(super) fn paired<const M: usize>(integers: &[[i32; BLOCK]; M]) -> Paired<M> {
     let mut pairs = [[0; M]; BLOCK / 2];
     for (r, integers) in integers.iter().enumerate() {
-        for (pair, [low, high]) in pairs.iter_mut().zip(integers.as_chunks::<2>().0) {
-            pair[r] = (low & 0xffff) | (high << 16);
+        for (pairs, integers) in pairs.as_chunks_mut::<4>().0.iter_mut().zip(integers.as_chunks::<8>().0) {
+            let [low, high]: [v128; 2] = bytemuck::must_cast(*integers);
+            let four: [i32; 4] = bytemuck::must_cast(i16x8_narrow_i32x4(low, high));
+            pairs.iter_mut().zip(four).for_each(|(pair, of_row)| pair[r] = of_row);
         }
     }
     pairs
