@@ -63,12 +63,13 @@ pub(super) fn extremes(tile: &Tile) -> [f32; PANEL] {
 }
 
 /// [`BLOCK`] inputs of a matrix product as integers of `-levels..=levels`, and what one of them is worth. The worth is not a number
-/// where an input is not.
+/// where an input is not. Inputs too small for their scale to have an inverse become zeros.
 #[inline(always)]
 pub(super) fn quantise_inputs(x: &[f32; BLOCK], levels: i32) -> (f32, [i32; BLOCK]) {
     let largest = x.iter().fold(0, |largest, value| magnitude(*value).max(largest));
     let largest = f32::from_bits(largest as u32);
-    let inverse = if largest == 0.0 { 0.0 } else { levels as f32 / largest };
+    let inverse = levels as f32 / largest;
+    let inverse = if inverse.is_finite() { inverse } else { 0.0 };
     (largest / levels as f32, x.map(|x| round(x * inverse).clamp(-levels, levels)))
 }
 
@@ -112,6 +113,8 @@ mod tests {
         let (scale, integers) = quantise_inputs(&x, 127);
         assert_eq!((scale, integers[3], integers[0]), (2.0 / 127.0, -127, 16));
         assert_eq!(quantise_inputs(&[0.0; BLOCK], 127), (0.0, [0; BLOCK]));
+        let tiny = std::array::from_fn(|i| if i == 5 { 1e-38 } else { 0.0 });
+        assert_eq!(quantise_inputs(&tiny, 32767).1, [0; BLOCK]);
         x[7] = f32::NAN;
         assert!(quantise_inputs(&x, 127).0.is_nan());
         x[7] = f32::NEG_INFINITY;
