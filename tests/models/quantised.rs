@@ -36,8 +36,8 @@ fn logits_are_the_same_bits_on_every_platform() {
         })
         .collect();
     let expected = [
-        ["abe3369872b8012c", "a882f526099fc731", "7fc4d719f41a4cd8", "bc272de7bb6b2360"],
-        ["5f830d1586e610e5", "6a4c8743392cca34", "da5cc2e403bd09ea", "c482610d36be3715"],
+        ["68d9e5697e380803", "dc74923ddbe98e83", "0a485f4245f84485", "b3eb7a1db8820551"],
+        ["cd7f4a563b2a01a1", "f4d7d58806686d1e", "29ab84609ec490f5", "1c15b650a3f648db"],
     ];
     assert_eq!(found, expected);
 }
@@ -62,8 +62,8 @@ fn a_seed_draws_the_same_text_on_every_platform() {
     let (q8, ..) = run(&mut load(&GPT2_A, Precision::Q8), "The lamp in the window", &sampled(7));
     let (q4, ..) = run(&mut load(&GPT2_A, Precision::Q4), "The lamp in the window", &sampled(7));
     let expected = [
-        16, 16, 93, 283, 301, 259, 29, 81, 325, 311, 11, 281, 290, 4, 69, 54, 54, 54, 54, 283, 283, 283, 58,
-        58, 283, 283, 283, 54, 54, 54, 54, 54,
+        16, 16, 93, 283, 301, 259, 29, 91, 325, 275, 275, 275, 275, 275, 283, 283, 283, 283, 61, 283, 283,
+        283, 58, 58, 283, 283, 283, 54, 54, 54, 54, 54,
     ];
     assert_eq!(q8, expected);
     let expected = [

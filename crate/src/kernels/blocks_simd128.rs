@@ -12,7 +12,7 @@ use core::arch::wasm32::*;
 use super::quantise::Scale;
 use super::quantised::{Dots, Quantised, QuantisedBlock, TILE};
 use super::simd128::Simd128;
-use super::{BLOCK, Block, Entry, Lanes, PANEL};
+use super::{BLOCK, Entry, Lanes, PANEL};
 
 /// What is done inside a block.
 pub(super) trait BlockDots<B>: Copy + Sync + 'static {
@@ -49,7 +49,7 @@ pub(super) struct Input<I, const M: usize> {
     integers: I,
 }
 
-impl<B: Block + QuantisedBlock, D: BlockDots<B>> Dots<B> for InVectors<D> {
+impl<B: QuantisedBlock, D: BlockDots<B>> Dots<B> for InVectors<D> {
     const NAME: &'static str = D::NAME;
     const INSTRUCTION: &'static str = D::INSTRUCTION;
     type Input<const M: usize> = Input<D::Input<M>, M>;
@@ -91,7 +91,7 @@ impl<D> InVectors<D> {
         x: &[Input<D::Input<TILE>, TILE>],
         sums: &mut [Entry; TILE],
     ) where
-        B: Block + QuantisedBlock,
+        B: QuantisedBlock,
         D: BlockDots<B>,
     {
         let [left, right] = D::HALVES[HALF];

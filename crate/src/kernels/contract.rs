@@ -32,6 +32,7 @@ macro_rules! kernel_contract {
             layer_norm_is_close_to_the_reference add_adds_to_every_row activations_are_close_to_the_reference
             activations_take_extremes attention_is_close_to_the_reference attention_is_the_same_however_queries_are_cut
             attention_over_two_ranges_of_heads_equals_the_whole attention_never_touches_later_positions
+            attention_over_integers_gives_the_bits_of_portable
             plain_instruction_sets_give_the_bits_of_portable);
     };
     (@tests $module:ident, $room:ident, $name:literal, $kernel:expr, $($test:ident)*) => {

@@ -21,8 +21,6 @@ pub trait Lanes: Copy + Sync + 'static {
     fn splat(self, x: f32) -> Self::V;
     /// Reads four neighbours.
     fn load(self, x: &[f32; 4]) -> Self::V;
-    /// Eight bf16 numbers: those with even indices, and those with odd ones.
-    fn load_bf16(self, x: &[u16; 8]) -> [Self::V; 2];
     /// Writes four neighbours.
     fn store(self, v: Self::V, y: &mut [f32; 4]);
     /// `a + b`.

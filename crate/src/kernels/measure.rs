@@ -120,7 +120,7 @@ impl Data {
             }
             Ok(pages)
         };
-        let pages = [("f32", pages(CacheFormat::F32)?), ("bf16", pages(CacheFormat::Bf16)?)];
+        let pages = [("f32", pages(CacheFormat::F32)?), ("q8", pages(CacheFormat::Q8)?)];
         let (f32, q8, q4) = (Matrices::new(rows, &x)?, Matrices::new(rows, &x)?, Matrices::new(rows, &x)?);
         Ok(Self { f32, q8, q4, x, pages })
     }

@@ -24,8 +24,8 @@
 //! ```
 //!
 //! Of 8 and 4 bits a block is 32 columns with a scale for each row: [`Q8Block`], [`Q4Block`]. The last panel is padded with rows of
-//! zeros. The KV cache uses the form of `f32` twice ([`Page`]), in 32 or 16 bits: keys are panels of positions, values panels of head
-//! dimensions, so that attention runs on the same two loops as a linear layer.
+//! zeros. The KV cache is made of such panels too ([`Page`]), of `f32` or of 8-bit integers: keys are panels of positions, values panels
+//! of head dimensions, so that attention runs on the same two loops as a linear layer.
 //!
 //! # The two regimes
 //!

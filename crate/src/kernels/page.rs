@@ -1,90 +1,33 @@
 //! The pages of the KV cache: panels of keys and values, written in place.
 
-use super::panels::Floats;
-use super::{Entry, Lanes, PAGE, PANEL};
+use super::q8::Integers;
+use super::quantise::{LEVELS_I8, integer, scale_of};
+use super::{BLOCK, Entry, PAGE, PANEL};
 use crate::error::{Error, Result};
-use half::bf16;
 
 /// How keys and values are held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CacheFormat {
     /// 32-bit floats.
     F32,
-    /// 16 bits: the upper half of an `f32`, rounded to the nearest, ties to even.
-    Bf16,
-}
-
-impl CacheFormat {
-    /// Bytes of [`PANEL`] numbers.
-    fn entry_bytes(self) -> usize {
-        match self {
-            Self::F32 => size_of::<Entry>(),
-            Self::Bf16 => size_of::<Bf16Entry>(),
-        }
-    }
-}
-
-/// [`PANEL`] numbers of 16 bits, in the order in which a shift and a mask make vectors of them: in each half lanes 0, 4, 1, 5, 2, 6, 3, 7.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(16))]
-pub(super) struct Bf16Entry([[u16; 8]; 2]);
-
-impl Floats for Bf16Entry {
-    #[inline(always)]
-    fn half<L: Lanes>(&self, lanes: L, half: usize) -> [L::V; 2] {
-        lanes.load_bf16(&self.0[half])
-    }
-}
-
-/// An entry of a page.
-pub(super) trait PageEntry: Floats + 'static {
-    const ZERO: Self;
-
-    /// Sets one of the [`PANEL`] numbers.
-    fn set(&mut self, lane: usize, value: f32);
-
-    /// The entries of `page`, which must be of this kind.
-    fn of(page: &Page) -> &Entries<Self>;
-}
-
-impl PageEntry for Entry {
-    const ZERO: Self = [0.0; PANEL];
-
-    #[inline(always)]
-    fn set(&mut self, lane: usize, value: f32) {
-        self[lane] = value;
-    }
-
-    #[inline(always)]
-    fn of(page: &Page) -> &Entries<Self> {
-        let Kind::F32(entries) = &page.kind else { panic!("pages of one cache differ in their format") };
-        entries
-    }
-}
-
-impl PageEntry for Bf16Entry {
-    const ZERO: Self = Self([[0; 8]; 2]);
-
-    #[inline(always)]
-    fn set(&mut self, lane: usize, value: f32) {
-        self.0[lane / 8][2 * (lane % 4) + lane / 4 % 2] = bf16::from_f32(value).to_bits();
-    }
-
-    #[inline(always)]
-    fn of(page: &Page) -> &Entries<Self> {
-        let Kind::Bf16(entries) = &page.kind else { panic!("pages of one cache differ in their format") };
-        entries
-    }
+    /// 8-bit integers. The key of a position and a head has one scale, and so has the value.
+    Q8,
 }
 
 /// [`PAGE`] positions of the KV cache of one layer, for a range of heads.
 ///
-/// Keys are panels of positions, values panels of head dimensions, both as [the packed weights](super) of `f32` are:
+/// Keys are panels of positions, values panels of head dimensions, both as [the packed weights](super) of the same precision are:
 ///
 /// ```text
-/// keys    [heads][PAGE / PANEL][head_dim] entries: dimension d of 16 positions
-/// values  [heads][ceil(head_dim / PANEL)][PAGE] entries: 16 dimensions of position p, padded with zeros
+/// f32   keys    [heads][PAGE / PANEL][head_dim] entries: dimension d of 16 positions
+///       values  [heads][ceil(head_dim / PANEL)][PAGE] entries: 16 dimensions of position p
+/// q8    keys    [heads][PAGE / PANEL][ceil(head_dim / BLOCK)] blocks: 32 dimensions of 16 positions
+///       values  [heads][ceil(head_dim / PANEL)][PAGE / BLOCK] blocks: 32 positions of 16 dimensions
+///       scales  [heads] of a key and a value for each position
 /// ```
+///
+/// Dimensions after the last are zeros. A scale belongs to one position, so a position is written without a look at its
+/// neighbours, and stays as it is when they come.
 #[derive(Debug)]
 pub struct Page {
     heads: usize,
@@ -94,14 +37,44 @@ pub struct Page {
 
 #[derive(Debug)]
 enum Kind {
-    F32(Entries<Entry>),
-    Bf16(Entries<Bf16Entry>),
+    F32 { keys: Box<[Entry]>, values: Box<[Entry]> },
+    Q8 { keys: Box<[Integers]>, values: Box<[Integers]>, scales: Box<[Scales]> },
 }
 
-#[derive(Debug)]
-pub(super) struct Entries<E> {
-    keys: Box<[E]>,
-    values: Box<[E]>,
+/// What the integers of a head's keys and values are worth, by position.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scales {
+    pub(super) keys: [f32; PAGE],
+    pub(super) values: [f32; PAGE],
+}
+
+/// How many elements of each array of a [`Page`] belong to one head.
+struct Lengths {
+    keys: usize,
+    values: usize,
+    scales: usize,
+}
+
+impl CacheFormat {
+    fn lengths(self, head_dim: usize) -> Lengths {
+        let value_panels = head_dim.div_ceil(PANEL);
+        match self {
+            Self::F32 => Lengths { keys: PAGE / PANEL * head_dim, values: value_panels * PAGE, scales: 0 },
+            Self::Q8 => Lengths {
+                keys: PAGE / PANEL * head_dim.div_ceil(BLOCK),
+                values: value_panels * (PAGE / BLOCK),
+                scales: 1,
+            },
+        }
+    }
+
+    /// Bytes of an element of keys and values.
+    fn element_bytes(self) -> usize {
+        match self {
+            Self::F32 => size_of::<Entry>(),
+            Self::Q8 => size_of::<Integers>(),
+        }
+    }
 }
 
 impl Page {
@@ -110,24 +83,33 @@ impl Page {
     /// # Errors
     /// [`Error::Memory`] if the allocator refuses.
     pub fn new(format: CacheFormat, heads: usize, head_dim: usize) -> Result<Self> {
+        let lengths = format.lengths(head_dim);
+        let (keys, values) = (heads * lengths.keys, heads * lengths.values);
         let kind = match format {
-            CacheFormat::F32 => Kind::F32(Entries::new(heads, head_dim)?),
-            CacheFormat::Bf16 => Kind::Bf16(Entries::new(heads, head_dim)?),
+            CacheFormat::F32 => {
+                Kind::F32 { keys: filled(keys, [0.0; PANEL])?, values: filled(values, [0.0; PANEL])? }
+            }
+            CacheFormat::Q8 => Kind::Q8 {
+                keys: filled(keys, Integers::ZERO)?,
+                values: filled(values, Integers::ZERO)?,
+                scales: filled(heads * lengths.scales, Scales { keys: [0.0; PAGE], values: [0.0; PAGE] })?,
+            },
         };
         Ok(Self { heads, head_dim, kind })
     }
 
     /// Bytes that a page of this shape takes.
     pub fn bytes(format: CacheFormat, heads: usize, head_dim: usize) -> u64 {
-        let entries = heads as u64 * (n_keys(head_dim) + n_values(head_dim)) as u64;
-        entries * format.entry_bytes() as u64
+        let Lengths { keys, values, scales } = format.lengths(head_dim);
+        let [elements, scales] = [keys + values, scales].map(|len| heads as u64 * len as u64);
+        elements * format.element_bytes() as u64 + scales * size_of::<Scales>() as u64
     }
 
     /// How this page holds its numbers.
     pub fn format(&self) -> CacheFormat {
         match self.kind {
-            Kind::F32(_) => CacheFormat::F32,
-            Kind::Bf16(_) => CacheFormat::Bf16,
+            Kind::F32 { .. } => CacheFormat::F32,
+            Kind::Q8 { .. } => CacheFormat::Q8,
         }
     }
 
@@ -152,63 +134,118 @@ impl Page {
         if head_dim == 0 {
             return;
         }
+        let lengths = self.format().lengths(head_dim);
+        let rows = key.chunks_exact(head_dim).zip(value.chunks_exact(head_dim));
         match &mut self.kind {
-            Kind::F32(entries) => entries.write(slot, head_dim, key, value),
-            Kind::Bf16(entries) => entries.write(slot, head_dim, key, value),
+            Kind::F32 { keys, values } => {
+                let heads = keys.chunks_exact_mut(lengths.keys).zip(values.chunks_exact_mut(lengths.values));
+                for ((keys, values), (key, value)) in heads.zip(rows) {
+                    write_floats(keys, values, slot, key, value);
+                }
+            }
+            Kind::Q8 { keys, values, scales } => {
+                let heads = keys.chunks_exact_mut(lengths.keys).zip(values.chunks_exact_mut(lengths.values));
+                for (((keys, values), scales), (key, value)) in heads.zip(scales).zip(rows) {
+                    scales.keys[slot] = write_key(keys, slot, key);
+                    scales.values[slot] = write_value(values, slot, value);
+                }
+            }
         }
     }
 
-    /// The keys of a head: `[PAGE / PANEL][head_dim]` entries.
+    /// The keys and values of a head as floats.
+    ///
+    /// # Panics
+    /// If this page is of another format.
     #[inline(always)]
-    pub(super) fn keys<E: PageEntry>(&self, head: usize) -> &[E] {
-        let entries = n_keys(self.head_dim);
-        &E::of(self).keys[head * entries..][..entries]
-    }
-
-    /// The values of a head: `[ceil(head_dim / PANEL)][PAGE]` entries.
-    #[inline(always)]
-    pub(super) fn values<E: PageEntry>(&self, head: usize) -> &[E] {
-        let entries = n_values(self.head_dim);
-        &E::of(self).values[head * entries..][..entries]
-    }
-}
-
-impl<E: PageEntry> Entries<E> {
-    fn new(heads: usize, head_dim: usize) -> Result<Self> {
-        let zeros = |entries: usize| -> Result<Box<[E]>> {
-            let mut buffer = Vec::new();
-            buffer.try_reserve_exact(entries).map_err(|_| {
-                Error::Memory(format!("a page of the KV cache needs {} bytes", entries * size_of::<E>()))
-            })?;
-            buffer.resize(entries, E::ZERO);
-            Ok(buffer.into_boxed_slice())
+    pub(super) fn floats(&self, head: usize) -> (&[Entry], &[Entry]) {
+        let Kind::F32 { keys, values } = &self.kind else {
+            panic!("pages of one cache differ in their format")
         };
-        Ok(Self { keys: zeros(heads * n_keys(head_dim))?, values: zeros(heads * n_values(head_dim))? })
+        let lengths = CacheFormat::F32.lengths(self.head_dim);
+        (part(keys, head, lengths.keys), part(values, head, lengths.values))
     }
 
-    fn write(&mut self, slot: usize, head_dim: usize, key: &[f32], value: &[f32]) {
-        let (panel, lane) = (slot / PANEL, slot % PANEL);
-        let keys = self.keys.chunks_exact_mut(n_keys(head_dim));
-        for (keys, key) in keys.zip(key.chunks_exact(head_dim)) {
-            for (entry, key) in keys[panel * head_dim..].iter_mut().zip(key) {
-                entry.set(lane, *key);
-            }
-        }
-        let values = self.values.chunks_exact_mut(n_values(head_dim));
-        for (values, value) in values.zip(value.chunks_exact(head_dim)) {
-            for (panel, value) in values.chunks_exact_mut(PAGE).zip(value.chunks(PANEL)) {
-                value.iter().enumerate().for_each(|(lane, value)| panel[slot].set(lane, *value));
-            }
-        }
+    /// The keys and values of a head as integers, and what they are worth.
+    ///
+    /// # Panics
+    /// If this page is of another format.
+    #[inline(always)]
+    pub(super) fn integers(&self, head: usize) -> (&[Integers], &[Integers], &Scales) {
+        let Kind::Q8 { keys, values, scales } = &self.kind else {
+            panic!("pages of one cache differ in their format")
+        };
+        let lengths = CacheFormat::Q8.lengths(self.head_dim);
+        (part(keys, head, lengths.keys), part(values, head, lengths.values), &scales[head])
     }
 }
 
-/// Entries of a head's keys.
-fn n_keys(head_dim: usize) -> usize {
-    head_dim * (PAGE / PANEL)
+/// `len` elements, all the same.
+fn filled<T: Copy>(len: usize, value: T) -> Result<Box<[T]>> {
+    let mut buffer = Vec::new();
+    buffer
+        .try_reserve_exact(len)
+        .map_err(|_| Error::Memory(format!("a page of the KV cache needs {} bytes", len * size_of::<T>())))?;
+    buffer.resize(len, value);
+    Ok(buffer.into_boxed_slice())
 }
 
-/// Entries of a head's values.
-fn n_values(head_dim: usize) -> usize {
-    head_dim.div_ceil(PANEL) * PAGE
+/// Part `index` of parts of `len`.
+#[inline(always)]
+fn part<T>(all: &[T], index: usize, len: usize) -> &[T] {
+    &all[index * len..][..len]
+}
+
+fn write_floats(keys: &mut [Entry], values: &mut [Entry], slot: usize, key: &[f32], value: &[f32]) {
+    for (entry, key) in keys[slot / PANEL * key.len()..].iter_mut().zip(key) {
+        entry[slot % PANEL] = *key;
+    }
+    for (panel, value) in values.chunks_exact_mut(PAGE).zip(value.chunks(PANEL)) {
+        panel[slot][..value.len()].copy_from_slice(value);
+    }
+}
+
+/// Writes the key and returns its scale.
+fn write_key(keys: &mut [Integers], slot: usize, key: &[f32]) -> f32 {
+    let (scale, inverse) = scale_of(key, LEVELS_I8);
+    let blocks = &mut keys[slot / PANEL * key.len().div_ceil(BLOCK)..];
+    for (block, key) in blocks.iter_mut().zip(key.chunks(BLOCK)) {
+        for (d, key) in key.iter().enumerate() {
+            block.set(slot % PANEL, d, integer(key * inverse, LEVELS_I8) as i8);
+        }
+    }
+    scale
+}
+
+/// Writes the value and returns its scale.
+fn write_value(values: &mut [Integers], slot: usize, value: &[f32]) -> f32 {
+    let (scale, inverse) = scale_of(value, LEVELS_I8);
+    for (panel, value) in values.chunks_exact_mut(PAGE / BLOCK).zip(value.chunks(PANEL)) {
+        for (d, value) in value.iter().enumerate() {
+            panel[slot / BLOCK].set(d, slot % BLOCK, integer(value * inverse, LEVELS_I8) as i8);
+        }
+    }
+    scale
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn bytes_are_those_of_the_arrays() {
+        for head_dim in [0, 1, 16, 33, 64, 80] {
+            for format in [CacheFormat::F32, CacheFormat::Q8] {
+                let bytes = match Page::new(format, 3, head_dim).expect("fits").kind {
+                    Kind::F32 { keys, values } => size_of_val(&*keys) + size_of_val(&*values),
+                    Kind::Q8 { keys, values, scales } => {
+                        size_of_val(&*keys) + size_of_val(&*values) + size_of_val(&*scales)
+                    }
+                };
+                assert_eq!(bytes as u64, Page::bytes(format, 3, head_dim), "{format:?}, {head_dim}");
+            }
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Products with panels of `f32`, written once for every instruction set.
 //!
-//! Two loops carry all of it, and attention too. Each adds to sums that it is given, so that a product can be cut along `k`
+//! Two loops carry all of it, and attention over `f32` too. Each adds to sums that it is given, so that a product can be cut along `k`
 //! without a change in any bit:
 //!
 //! ```text
@@ -139,26 +139,19 @@ fn quarter(entry: &Entry, quarter: usize) -> &[f32; 4] {
     &entry.as_chunks().0[quarter]
 }
 
-/// What the loops below take for an entry of a panel: [`PANEL`] floats in some form.
-pub(super) trait Floats: Copy {
-    /// The lower or the upper eight.
-    fn half<L: Lanes>(&self, lanes: L, half: usize) -> [L::V; 2];
-}
-
-impl Floats for Entry {
-    #[inline(always)]
-    fn half<L: Lanes>(&self, lanes: L, half: usize) -> [L::V; 2] {
-        [lanes.load(quarter(self, 2 * half)), lanes.load(quarter(self, 2 * half + 1))]
-    }
+/// The lower or the upper eight of an entry.
+#[inline(always)]
+fn half<L: Lanes>(lanes: L, entry: &Entry, half: usize) -> [L::V; 2] {
+    [lanes.load(quarter(entry, 2 * half)), lanes.load(quarter(entry, 2 * half + 1))]
 }
 
 /// `sums += Σ_i panel[i] * x[i]`.
 #[inline(always)]
-pub(super) fn row<L: Lanes, F: Floats>(lanes: L, panel: &[F], x: &[f32], sums: &mut Entry) {
-    let ([mut a, mut b], [mut c, mut d]) = (sums.half(lanes, 0), sums.half(lanes, 1));
+pub(super) fn row<L: Lanes>(lanes: L, panel: &[Entry], x: &[f32], sums: &mut Entry) {
+    let ([mut a, mut b], [mut c, mut d]) = (half(lanes, sums, 0), half(lanes, sums, 1));
     for (entry, x) in panel.iter().zip(x) {
         let x = lanes.splat(*x);
-        let ([w_a, w_b], [w_c, w_d]) = (entry.half(lanes, 0), entry.half(lanes, 1));
+        let ([w_a, w_b], [w_c, w_d]) = (half(lanes, entry, 0), half(lanes, entry, 1));
         a = lanes.multiply_add(x, w_a, a);
         b = lanes.multiply_add(x, w_b, b);
         c = lanes.multiply_add(x, w_c, c);
@@ -173,21 +166,21 @@ pub(super) fn row<L: Lanes, F: Floats>(lanes: L, panel: &[F], x: &[f32], sums: &
 
 /// `sums[r] += Σ_i panel[i] * x[i][r]`.
 #[inline(always)]
-pub(super) fn tile<L: Lanes, F: Floats, const TILE: usize>(
+pub(super) fn tile<L: Lanes, const TILE: usize>(
     lanes: L,
-    panel: &[F],
+    panel: &[Entry],
     x: &[[f32; TILE]],
     sums: &mut [Entry; TILE],
 ) {
-    half_tile::<L, F, TILE, 0>(lanes, panel, x, sums);
-    half_tile::<L, F, TILE, 1>(lanes, panel, x, sums);
+    half_tile::<L, TILE, 0>(lanes, panel, x, sums);
+    half_tile::<L, TILE, 1>(lanes, panel, x, sums);
 }
 
 /// [`tile`] for one half of the panel's rows.
 #[inline(always)]
-fn half_tile<L: Lanes, F: Floats, const TILE: usize, const HALF: usize>(
+fn half_tile<L: Lanes, const TILE: usize, const HALF: usize>(
     lanes: L,
-    panel: &[F],
+    panel: &[Entry],
     x: &[[f32; TILE]],
     sums: &mut [Entry; TILE],
 ) {
@@ -201,7 +194,7 @@ fn half_tile<L: Lanes, F: Floats, const TILE: usize, const HALF: usize>(
                 $b = lanes.load(quarter(&sums[$r], 2 * HALF + 1));
             })*
             for (entry, x) in panel.iter().zip(x) {
-                let [left, right] = entry.half(lanes, HALF);
+                let [left, right] = half(lanes, entry, HALF);
                 $(if $r < TILE {
                     let input = lanes.splat(x[$r]);
                     $a = lanes.multiply_add(input, left, $a);

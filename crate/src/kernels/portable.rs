@@ -3,6 +3,7 @@
 //! Arrays of four, which the compiler turns into whatever vectors the target has. Gives the same bits as `simd128`, so a
 //! native test speaks for the browser's plain build.
 
+use super::attention::WithIntegers;
 use super::quantised::{Dots, Quantised, QuantisedBlock, TILE as QUANTISED_TILE};
 use super::{BLOCK, Entry, F32Panels, Lanes, PANEL, VectorOperations};
 
@@ -40,11 +41,6 @@ impl Lanes for Portable {
     #[inline(always)]
     fn load(self, x: &[f32; 4]) -> Self::V {
         *x
-    }
-    #[inline(always)]
-    fn load_bf16(self, x: &[u16; 8]) -> [Self::V; 2] {
-        let value = |index: usize| f32::from_bits(u32::from(x[index]) << 16);
-        [[value(0), value(2), value(4), value(6)], [value(1), value(3), value(5), value(7)]]
     }
     #[inline(always)]
     fn store(self, v: Self::V, y: &mut [f32; 4]) {
@@ -90,6 +86,12 @@ impl Lanes for Portable {
     fn power_of_two(self, shifted: Self::V) -> Self::V {
         shifted.map(|x| f32::from_bits((x.to_bits() << 23).wrapping_add(1f32.to_bits())))
     }
+}
+
+impl WithIntegers for Portable {
+    type Exact = Self;
+    type Dots = Self;
+    const EXACT: (Self, Self) = (Self, Self);
 }
 
 impl<B: QuantisedBlock> Dots<B> for Portable {

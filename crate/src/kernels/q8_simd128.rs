@@ -1,19 +1,22 @@
 //! 8-bit weights on wasm's fixed-width SIMD: bytes are widened to 16 bits and multiplied in pairs by `i32x4.dot_i16x8_s`.
 //!
 //! ```text
-//! step (2 columns)    weights[pair][quad] → 4 rows x 2 columns of i16    v128.load8x8_s
-//!                     inputs[pair]        → 4 times the same 2 inputs    v128.load32_splat
+//! step (2 columns)    integers[pair][quad] → 4 rows x 2 columns of i16    v128.load8x8_s
+//!                     inputs[pair]         → 4 times the same 2 inputs    v128.load32_splat
 //!                     dots[quad] += i32x4.dot_i16x8_s of both
 //! ```
 
 use core::arch::wasm32::*;
 
+use super::BLOCK;
 use super::blocks_simd128::{BlockDots, InVectors, products, unrolled};
+use super::q8::Integers;
 use super::quantised::{Quantised, TILE};
-use super::{BLOCK, Q8Block};
 
 /// Products with 8-bit weights on simd128.
 pub(super) static KERNEL: Quantised<InVectors<Pairs>> = products(Pairs);
+/// Its loops alone.
+pub(super) const DOTS: InVectors<Pairs> = products(Pairs).0;
 
 /// Dots of pairs of 16-bit integers.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +50,7 @@ pub(super) fn dot(sum: v128, weights: v128, inputs: v128) -> v128 {
     i32x4_add(sum, i32x4_dot_i16x8(weights, inputs))
 }
 
-impl BlockDots<Q8Block> for Pairs {
+impl<B: AsRef<Integers>> BlockDots<B> for Pairs {
     const NAME: &'static str = "simd128";
     const INSTRUCTION: &'static str = "i32x4.dot_i16x8_s";
     const HALVES: [[usize; 2]; 2] = [[0, 1], [2, 3]];
@@ -59,11 +62,12 @@ impl BlockDots<Q8Block> for Pairs {
     }
 
     #[inline(always)]
-    fn row(self, block: &Q8Block, x: &Paired<1>) -> [v128; 4] {
+    fn row(self, block: &B, x: &Paired<1>) -> [v128; 4] {
+        let Integers(integers) = block.as_ref();
         let zero = i32x4_splat(0);
         let (mut p, mut q, mut r, mut s) = (zero, zero, zero, zero);
         unrolled!(STEP in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 {
-            let (quads, pair) = (&block.weights[STEP], i32x4_splat(x[STEP][0]));
+            let (quads, pair) = (&integers[STEP], i32x4_splat(x[STEP][0]));
             p = dot(p, widened(&quads[0]), pair);
             q = dot(q, widened(&quads[1]), pair);
             r = dot(r, widened(&quads[2]), pair);
@@ -73,11 +77,12 @@ impl BlockDots<Q8Block> for Pairs {
     }
 
     #[inline(always)]
-    fn half<const HALF: usize>(self, block: &Q8Block, x: &Paired<TILE>) -> [[v128; 2]; TILE] {
+    fn half<const HALF: usize>(self, block: &B, x: &Paired<TILE>) -> [[v128; 2]; TILE] {
+        let Integers(integers) = block.as_ref();
         let zero = i32x4_splat(0);
         let (mut a0, mut b0, mut a1, mut b1) = (zero, zero, zero, zero);
         let (mut a2, mut b2, mut a3, mut b3) = (zero, zero, zero, zero);
-        for (quads, pairs) in block.weights.iter().zip(x) {
+        for (quads, pairs) in integers.iter().zip(x) {
             let (left, right) = (widened(&quads[2 * HALF]), widened(&quads[2 * HALF + 1]));
             let pair = |r: usize| i32x4_splat(pairs[r]);
             (a0, b0) = (dot(a0, left, pair(0)), dot(b0, right, pair(0)));

@@ -20,6 +20,9 @@ impl Scale {
     /// What is added then: the difference of the exponents' biases.
     pub(super) const BIAS: i32 = (127 - 26) << 23;
 
+    /// 1.
+    pub(super) const ONE: Self = Self(26 << 10);
+
     /// The scale closest to `value` among magnitudes from `2^-26` to `2^6`.
     pub fn nearest(value: f32) -> Self {
         let bits = (magnitude(value) - Self::BIAS).max(0);
@@ -35,7 +38,7 @@ impl Scale {
 }
 
 /// The largest magnitude of an `i8` in use: -128 is not, so that signs are symmetric.
-pub(super) const LARGEST_I8: f32 = 127.0;
+pub(super) const LEVELS_I8: i32 = 127;
 
 /// `value`, rounded to the nearest integer, ties to even, for magnitudes below 2^22: the integer sits in the low bits of such a
 /// float. Anything else gives some integer.
@@ -43,6 +46,12 @@ pub(super) const LARGEST_I8: f32 = 127.0;
 pub(super) fn round(value: f32) -> i32 {
     const SHIFTED: f32 = 12_582_912.0; // 1.5 * 2^23
     ((value + SHIFTED).to_bits() as i32).wrapping_sub(SHIFTED.to_bits() as i32)
+}
+
+/// `value`, rounded to one of the integers `-levels..=levels`.
+#[inline(always)]
+pub(super) fn integer(value: f32, levels: i32) -> i32 {
+    round(value).clamp(-levels, levels)
 }
 
 /// The bits of `|value|`: ordered as magnitudes are, infinity above all numbers and NaN above infinity.
@@ -63,14 +72,21 @@ pub(super) fn extremes(tile: &Tile) -> [f32; PANEL] {
 }
 
 /// [`BLOCK`] inputs of a matrix product as integers of `-levels..=levels`, and what one of them is worth. The worth is not a number
-/// where an input is not. Inputs too small for their scale to have an inverse become zeros.
+/// where an input is not.
 #[inline(always)]
 pub(super) fn quantise_inputs(x: &[f32; BLOCK], levels: i32) -> (f32, [i32; BLOCK]) {
+    let (scale, inverse) = scale_of(x, levels);
+    (scale, x.map(|x| integer(x * inverse, levels)))
+}
+
+/// What one of the integers of `-levels..=levels` is worth that `x` becomes, and how many of them are worth 1: none where all of `x` is
+/// zero, or too small for the answer to be a number.
+#[inline(always)]
+pub(super) fn scale_of(x: &[f32], levels: i32) -> (f32, f32) {
     let largest = x.iter().fold(0, |largest, value| magnitude(*value).max(largest));
     let largest = f32::from_bits(largest as u32);
     let inverse = levels as f32 / largest;
-    let inverse = if inverse.is_finite() { inverse } else { 0.0 };
-    (largest / levels as f32, x.map(|x| round(x * inverse).clamp(-levels, levels)))
+    (largest / levels as f32, if inverse.is_finite() { inverse } else { 0.0 })
 }
 
 #[cfg(test)]
@@ -95,6 +111,7 @@ mod tests {
             assert!(error <= 0.5f32.powi(11), "{value}: {error}");
         }
         assert_eq!(Scale::nearest(0.0), Scale::default());
+        assert_eq!(Scale::nearest(1.0), Scale::ONE);
         assert_eq!(Scale::nearest(1e-9).to_f32(), 0.5f32.powi(26));
         assert_eq!(Scale::nearest(f32::INFINITY).0, i16::MAX);
     }

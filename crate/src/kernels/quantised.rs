@@ -24,7 +24,7 @@ pub(super) const TILE: usize = 4;
 const K_BLOCKS: usize = 16;
 
 /// A block of weights with a scale for each row.
-pub(super) trait QuantisedBlock: Block {
+pub(super) trait QuantisedBlock {
     fn scales(&self) -> &[Scale; PANEL];
 
     /// `Σ_k weight[row][k] input[k]` of each row.
@@ -67,7 +67,7 @@ impl<B: Block, D: Dots<B>> MatrixKernel<B> for Quantised<D> {
         if blocks == 0 {
             return y.fill(0.0);
         }
-        let x = self.inputs::<B, 1>(x, x.len());
+        let x: Vec<_> = inputs::<B, D, 1>(self.0, x, x.len(), B::INPUT_LEVELS).collect();
         for (panel, y) in panels.chunks_exact(blocks).zip(y.chunks_mut(PANEL)) {
             let mut sums = [0.0; PANEL];
             self.0.row(panel, &x, &mut sums);
@@ -93,7 +93,8 @@ impl<B: Block, D: Dots<B>> MatrixKernel<B> for Quantised<D> {
         if blocks == 0 {
             return y.chunks_exact_mut(n).for_each(|y| y[columns.clone()].fill(0.0));
         }
-        let tiles: Vec<_> = x.chunks(TILE * k).map(|x| self.inputs::<B, TILE>(x, k)).collect();
+        let tile = |x| inputs::<B, D, TILE>(self.0, x, k, B::INPUT_LEVELS).collect();
+        let tiles: Vec<Vec<_>> = x.chunks(TILE * k).map(tile).collect();
         for start in (0..blocks).step_by(K_BLOCKS) {
             let range = start..blocks.min(start + K_BLOCKS);
             for (index, panel) in panels.chunks_exact(blocks).enumerate() {
@@ -117,24 +118,24 @@ impl<B: Block, D: Dots<B>> MatrixKernel<B> for Quantised<D> {
     }
 }
 
-impl<D> Quantised<D> {
-    /// The blocks of up to `M` rows of `k` inputs. Rows that are not there are zeros, and so are the columns after the last.
-    fn inputs<B: Block, const M: usize>(&self, x: &[f32], k: usize) -> Vec<D::Input<M>>
-    where
-        D: Dots<B>,
-    {
-        let block = |start: usize| {
-            let (mut scales, mut integers) = ([0.0; M], [[0; BLOCK]; M]);
-            for (r, x) in x.chunks_exact(k).enumerate() {
-                let x = &x[start..k.min(start + BLOCK)];
-                let mut block = [0.0; BLOCK];
-                block[..x.len()].copy_from_slice(x);
-                (scales[r], integers[r]) = quantise_inputs(&block, B::INPUT_LEVELS);
-            }
-            self.0.input(scales, &integers)
-        };
-        (0..k).step_by(BLOCK).map(block).collect()
-    }
+/// The blocks of up to `M` rows of `k` inputs, as integers of `-levels..=levels`. Rows that are not there are zeros, and so are the
+/// columns after the last.
+pub(super) fn inputs<B, D: Dots<B>, const M: usize>(
+    dots: D,
+    x: &[f32],
+    k: usize,
+    levels: i32,
+) -> impl Iterator<Item = D::Input<M>> {
+    (0..k).step_by(BLOCK).map(move |start| {
+        let (mut scales, mut integers) = ([0.0; M], [[0; BLOCK]; M]);
+        for (r, x) in x.chunks_exact(k).enumerate() {
+            let x = &x[start..k.min(start + BLOCK)];
+            let mut block = [0.0; BLOCK];
+            block[..x.len()].copy_from_slice(x);
+            (scales[r], integers[r]) = quantise_inputs(&block, levels);
+        }
+        dots.input(scales, &integers)
+    })
 }
 
 /// The blocks of one panel.

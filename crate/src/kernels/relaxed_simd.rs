@@ -5,6 +5,7 @@
 
 use core::arch::wasm32::{f32x4_relaxed_madd, v128};
 
+use super::attention::WithIntegers;
 use super::simd128::Simd128;
 use super::{F32Panels, Lanes, VectorOperations};
 
@@ -43,7 +44,6 @@ impl Lanes for RelaxedSimd {
     as_simd128! {
         splat(x: f32) -> v128;
         load(x: &[f32; 4]) -> v128;
-        load_bf16(x: &[u16; 8]) -> [v128; 2];
         store(v: v128, y: &mut [f32; 4]) -> ();
         add(a: v128, b: v128) -> v128;
         sub(a: v128, b: v128) -> v128;
@@ -55,6 +55,12 @@ impl Lanes for RelaxedSimd {
         select_less(a: v128, b: v128, then: v128, otherwise: v128) -> v128;
         power_of_two(shifted: v128) -> v128;
     }
+}
+
+impl WithIntegers for RelaxedSimd {
+    type Exact = Simd128;
+    type Dots = <Simd128 as WithIntegers>::Dots;
+    const EXACT: (Simd128, Self::Dots) = Simd128::EXACT;
 }
 
 #[cfg(test)]

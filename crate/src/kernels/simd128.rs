@@ -4,6 +4,9 @@
 
 use core::arch::wasm32::*;
 
+use super::attention::WithIntegers;
+use super::blocks_simd128::InVectors;
+use super::q8_simd128::{self, Pairs};
 use super::{F32Panels, Lanes, VectorOperations};
 
 /// Rows in a tile: see `panels`.
@@ -30,11 +33,6 @@ impl Lanes for Simd128 {
     #[inline(always)]
     fn load(self, x: &[f32; 4]) -> v128 {
         bytemuck::must_cast(*x)
-    }
-    #[inline(always)]
-    fn load_bf16(self, x: &[u16; 8]) -> [v128; 2] {
-        let words: v128 = bytemuck::must_cast(*x);
-        [i32x4_shl(words, 16), v128_and(words, u32x4_splat(0xffff_0000))]
     }
     #[inline(always)]
     fn store(self, v: v128, y: &mut [f32; 4]) {
@@ -80,6 +78,12 @@ impl Lanes for Simd128 {
     fn power_of_two(self, shifted: v128) -> v128 {
         i32x4_add(i32x4_shl(shifted, 23), f32x4_splat(1.0))
     }
+}
+
+impl WithIntegers for Simd128 {
+    type Exact = Self;
+    type Dots = InVectors<Pairs>;
+    const EXACT: (Self, Self::Dots) = (Self, q8_simd128::DOTS);
 }
 
 #[cfg(test)]

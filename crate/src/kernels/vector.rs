@@ -3,6 +3,7 @@
 //! Rows are taken 16 elements at a time, four vectors; the rest of a row is padded with whatever changes nothing, and goes
 //! through the same instructions. So the order of every sum depends on the length of the row alone.
 
+use super::attention::WithIntegers;
 use super::{Activation, AttentionShape, Lanes, Page, VectorKernel, attention, math};
 
 /// Elements taken at a time.
@@ -12,7 +13,7 @@ const BLOCK: usize = 16;
 #[derive(Clone, Copy, Debug)]
 pub struct VectorOperations<L>(pub(super) L);
 
-impl<L: Lanes> VectorKernel for VectorOperations<L> {
+impl<L: WithIntegers> VectorKernel for VectorOperations<L> {
     fn name(&self) -> &'static str {
         L::NAME
     }

@@ -1,20 +1,28 @@
 //! Fused causal attention over a paged KV cache, written once for every instruction set.
 //!
 //! ```text
-//! scores[p]  = scale q · key[p]                       the loops of `panels`: k = head_dim, n = positions
+//! scores[p]  = scale q · key[p]                       the loops of a matrix product: k = head_dim, n = positions
 //! weights[p] = exp(scores[p] - max)                   over the positions that the query sees
 //! sums[d]    = Σ_p weights[p] value[p][d]             the same loops: k = positions, n = head_dim
 //! out[d]     = sums[d] / Σ weights
 //! ```
 //!
-//! Queries go four at a time through the loops of a tile (`tiles`); one that is left over, or that comes alone while decoding, through
-//! those of a row (`one`). Both add up in the same order, so a query's result does not depend on its neighbours.
+//! Queries go four at a time through the loop of a tile; one that is left over, or that comes alone while decoding, through that of a
+//! row. Both add up in the same order, so a query's result does not depend on its neighbours. Over `f32` the loops are those of `panels`
+//! (`tiles`, `one`), over 8 bits those of `quantised` (`integers`).
 
+mod integers;
 mod one;
 mod tiles;
 
-use super::page::{Bf16Entry, CacheFormat, Page, PageEntry};
-use super::{Entry, Lanes, PAGE, PANEL};
+pub(super) use integers::WithIntegers;
+
+use super::page::{CacheFormat, Page};
+use super::quantised;
+use super::{PAGE, PANEL};
+
+/// Queries taken at a time, of either format.
+const TILE: usize = quantised::TILE;
 
 /// The shape of one call of [`attention`](super::VectorKernel::attention).
 ///
@@ -38,7 +46,8 @@ pub struct AttentionShape {
 impl AttentionShape {
     /// Elements of scratch memory that a call of this shape takes.
     pub fn scratch_len(&self) -> usize {
-        one::scratch_len(self).max(tiles::scratch_len(self))
+        let floats = one::scratch_len(self).max(tiles::scratch_len(self));
+        floats.max(integers::scratch_len(self))
     }
 
     /// Scores of one query: the positions, rounded up to whole pages.
@@ -58,23 +67,7 @@ impl AttentionShape {
 }
 
 /// See [`attention`](super::VectorKernel::attention).
-pub(super) fn attention<L: Lanes>(
-    lanes: L,
-    shape: &AttentionShape,
-    q: &[f32],
-    pages: &[Page],
-    out: &mut [f32],
-    scratch: &mut Vec<f32>,
-) {
-    match pages.first().map(Page::format) {
-        Some(CacheFormat::Bf16) => attention_over::<L, Bf16Entry>(lanes, shape, q, pages, out, scratch),
-        Some(CacheFormat::F32) | None => attention_over::<L, Entry>(lanes, shape, q, pages, out, scratch),
-    }
-}
-
-/// [`attention`] over pages of entries `E`.
-#[inline(always)]
-fn attention_over<L: Lanes, E: PageEntry>(
+pub(super) fn attention<L: WithIntegers>(
     lanes: L,
     shape: &AttentionShape,
     q: &[f32],
@@ -95,12 +88,20 @@ fn attention_over<L: Lanes, E: PageEntry>(
         assert!(found == heads && of == head_dim, "{shape:?}: a page of {found} heads of {of}");
     }
     scratch.resize(shape.scratch_len().max(scratch.len()), 0.0);
-    let alone = usize::from(queries % tiles::TILE == 1);
+    let alone = usize::from(queries % TILE == 1);
     let tiled = AttentionShape { queries: queries - alone, ..*shape };
     let (out, last) = out.split_at_mut(tiled.queries * hidden);
-    tiles::attend::<L, E>(lanes, &tiled, q, pages, out, scratch);
+    let format = pages[0].format();
+    match format {
+        CacheFormat::F32 => tiles::attend(lanes, &tiled, q, pages, out, scratch),
+        CacheFormat::Q8 => integers::tiles(L::EXACT, &tiled, q, pages, out, scratch),
+    }
     if alone == 1 {
         let shape = AttentionShape { queries: 1, past: past + tiled.queries, ..*shape };
-        one::attend::<L, E>(lanes, &shape, &q[tiled.queries * query_stride..], pages, last, scratch);
+        let q = &q[tiled.queries * query_stride..];
+        match format {
+            CacheFormat::F32 => one::attend(lanes, &shape, q, pages, last, scratch),
+            CacheFormat::Q8 => integers::one(L::EXACT, &shape, q, pages, last, scratch),
+        }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! All heads of a page are taken before the next page, so that the keys are read front to back, and then the values.
 
-use super::super::page::{Page, PageEntry};
+use super::super::page::Page;
 use super::super::panels::row;
 use super::super::vector::exponentials;
 use super::super::{Lanes, PAGE, PANEL};
@@ -14,7 +14,7 @@ pub(super) fn scratch_len(shape: &AttentionShape) -> usize {
 
 /// `out` is `[hidden]`; `scratch` holds at least [`scratch_len`] elements of anything.
 #[inline(always)]
-pub(super) fn attend<L: Lanes, E: PageEntry>(
+pub(super) fn attend<L: Lanes>(
     lanes: L,
     shape: &AttentionShape,
     q: &[f32],
@@ -36,7 +36,7 @@ pub(super) fn attend<L: Lanes, E: PageEntry>(
         let heads = scaled.chunks_exact(head_dim).zip(scores.chunks_exact_mut(stride));
         for (head, (q, scores)) in heads.enumerate() {
             let scores = &mut scores[start..].as_chunks_mut().0[..panels];
-            for (keys, scores) in page.keys::<E>(head).chunks_exact(head_dim).zip(scores) {
+            for (keys, scores) in page.floats(head).0.chunks_exact(head_dim).zip(scores) {
                 *scores = [0.0; PANEL];
                 row(lanes, keys, q, scores);
             }
@@ -51,7 +51,7 @@ pub(super) fn attend<L: Lanes, E: PageEntry>(
         let seen = start..positions.min(start + PAGE);
         let heads = scores.chunks_exact(stride).zip(sums.chunks_exact_mut(shape.value_panels()));
         for (head, (scores, sums)) in heads.enumerate() {
-            for (values, sums) in page.values::<E>(head).chunks_exact(PAGE).zip(sums) {
+            for (values, sums) in page.floats(head).1.chunks_exact(PAGE).zip(sums) {
                 row(lanes, values, &scores[seen.clone()], sums);
             }
         }

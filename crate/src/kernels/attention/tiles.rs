@@ -3,16 +3,11 @@
 //! Queries of a tile see different positions: those that all of them see go through the tile, the few after them through
 //! the row loop, so no query ever touches a position that it must not see, and every sum keeps its order.
 
-use std::marker::PhantomData;
-
-use super::super::page::{Page, PageEntry};
+use super::super::page::Page;
 use super::super::panels::{row, tile};
 use super::super::vector::exponentials;
 use super::super::{Entry, Lanes, PAGE, PANEL};
-use super::AttentionShape;
-
-/// Queries taken at a time.
-pub(super) const TILE: usize = 4;
+use super::{AttentionShape, TILE};
 
 pub(super) fn scratch_len(shape: &AttentionShape) -> usize {
     TILE * (shape.head_dim + shape.scores_stride() + PAGE + shape.value_panels() * PANEL)
@@ -20,7 +15,7 @@ pub(super) fn scratch_len(shape: &AttentionShape) -> usize {
 
 /// `shape.queries` is not one more than a multiple of [`TILE`]; `scratch` holds at least [`scratch_len`] elements of anything.
 #[inline(always)]
-pub(super) fn attend<L: Lanes, E: PageEntry>(
+pub(super) fn attend<L: Lanes>(
     lanes: L,
     shape: &AttentionShape,
     q: &[f32],
@@ -39,15 +34,7 @@ pub(super) fn attend<L: Lanes, E: PageEntry>(
     for head in 0..heads {
         for first in (0..queries).step_by(TILE) {
             let rows = TILE.min(queries - first);
-            let tile = Queries::<L, E> {
-                lanes,
-                pages,
-                head,
-                rows,
-                common: past + first + 1,
-                stride,
-                entry: PhantomData,
-            };
+            let tile = Queries { lanes, pages, head, rows, common: past + first + 1, stride };
             for r in 0..rows {
                 let q = &q[(first + r) * query_stride + head * head_dim..][..head_dim];
                 for (scaled, q) in scaled.iter_mut().zip(q) {
@@ -73,7 +60,7 @@ pub(super) fn attend<L: Lanes, E: PageEntry>(
 }
 
 /// Two to [`TILE`] neighbouring queries of one head.
-struct Queries<'a, L, E> {
+struct Queries<'a, L> {
     lanes: L,
     pages: &'a [Page],
     head: usize,
@@ -82,15 +69,14 @@ struct Queries<'a, L, E> {
     common: usize,
     /// Elements from the scores of one query to those of the next.
     stride: usize,
-    entry: PhantomData<E>,
 }
 
-impl<L: Lanes, E: PageEntry> Queries<'_, L, E> {
+impl<L: Lanes> Queries<'_, L> {
     /// `scores[r][p]` of whole panels of positions; those that query `r` must not see are left over, and never used.
     #[inline(always)]
     fn score(&self, scaled: &[[f32; TILE]], scores: &mut [f32]) {
         let panels = (self.common + self.rows - 1).div_ceil(PANEL);
-        let keys = self.pages.iter().flat_map(|page| page.keys::<E>(self.head).chunks_exact(scaled.len()));
+        let keys = self.pages.iter().flat_map(|page| page.floats(self.head).0.chunks_exact(scaled.len()));
         for (panel, keys) in keys.take(panels).enumerate() {
             let mut sums = [[0.0; PANEL]; TILE];
             tile(self.lanes, keys, scaled, &mut sums);
@@ -112,7 +98,7 @@ impl<L: Lanes, E: PageEntry> Queries<'_, L, E> {
                     packed[r] = *score;
                 }
             }
-            for (values, sums) in page.values::<E>(self.head).chunks_exact(PAGE).zip(&mut *sums) {
+            for (values, sums) in page.floats(self.head).1.chunks_exact(PAGE).zip(&mut *sums) {
                 tile(self.lanes, &values[..common], packed, sums);
                 for (r, (scores, sums)) in
                     scores.chunks_exact(self.stride).zip(sums).take(self.rows).enumerate()

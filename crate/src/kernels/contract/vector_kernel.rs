@@ -128,6 +128,8 @@ pub(in crate::kernels) fn activations_take_extremes(name: &str, kernel: &dyn Vec
     }
 }
 
+const FORMATS: [CacheFormat; 2] = [CacheFormat::F32, CacheFormat::Q8];
+
 /// Queries, keys and values of some shape, and the pages that hold the latter.
 struct Cache {
     format: CacheFormat,
@@ -138,12 +140,8 @@ struct Cache {
 }
 
 impl Cache {
-    fn new(random: &mut Random, heads: usize, head_dim: usize, past: usize, queries: usize) -> Self {
-        Self::of(CacheFormat::F32, random, heads, head_dim, past, queries)
-    }
-
     /// Keys and values are numbers that `format` holds exactly.
-    fn of(
+    fn new(
         format: CacheFormat,
         random: &mut Random,
         heads: usize,
@@ -151,9 +149,13 @@ impl Cache {
         past: usize,
         queries: usize,
     ) -> Self {
-        let held = |x: Vec<f32>| match format {
-            CacheFormat::F32 => x,
-            CacheFormat::Bf16 => x.into_iter().map(|x| half::bf16::from_f32(x).to_f32()).collect(),
+        let held = |mut x: Vec<f32>| {
+            for x in x.chunks_mut(head_dim.max(1)).filter(|_| format == CacheFormat::Q8) {
+                let largest = x.iter().fold(0.0, |largest: f32, x| largest.max(x.abs()));
+                let scale = largest / 127.0;
+                x.iter_mut().for_each(|x| *x = (*x * (127.0 / largest)).round_ties_even() * scale);
+            }
+            x
         };
         let hidden = heads * head_dim;
         let query_stride = 3 * hidden;
@@ -167,7 +169,7 @@ impl Cache {
         }
     }
 
-    /// Pages of the first `positions`, for some of the heads; everything else in them is NaN.
+    /// Pages of the first `positions`, for some of the heads; everything else in them is NaN, and all had been.
     fn pages(&self, positions: usize, heads: std::ops::Range<usize>) -> Vec<Page> {
         let AttentionShape { heads: all, head_dim, .. } = self.shape;
         let nan = vec![f32::NAN; heads.len() * head_dim];
@@ -177,13 +179,9 @@ impl Cache {
         let mut pages = Vec::new();
         for start in (0..positions.max(1)).step_by(PAGE) {
             let mut page = Page::new(self.format, heads.len(), head_dim).expect("fits");
-            for slot in 0..PAGE {
-                match start + slot < positions {
-                    true => {
-                        page.write(slot, &row(&self.keys, start + slot), &row(&self.values, start + slot))
-                    }
-                    false => page.write(slot, &nan, &nan),
-                }
+            (0..PAGE).for_each(|slot| page.write(slot, &nan, &nan));
+            for (slot, position) in (start..positions).take(PAGE).enumerate() {
+                page.write(slot, &row(&self.keys, position), &row(&self.values, position));
             }
             pages.push(page);
         }
@@ -202,11 +200,12 @@ impl Cache {
 pub(in crate::kernels) fn attention_is_close_to_the_reference(name: &str, kernel: &dyn VectorKernel) {
     let mut random = Random::new(11);
     let mut check = |heads, head_dim, past, queries| {
-        for format in [CacheFormat::F32, CacheFormat::Bf16] {
-            let cache = Cache::of(format, &mut random, heads, head_dim, past, queries);
+        // Beside 8 bits, queries and weights are rounded to 16.
+        for (format, bound) in [(CacheFormat::F32, 2e-6), (CacheFormat::Q8, 6e-5)] {
+            let cache = Cache::new(format, &mut random, heads, head_dim, past, queries);
             let expected = reference::attention(&cache.shape, &cache.q, &cache.keys, &cache.values);
             let what = format!("{name}, {format:?}: {:?}", cache.shape);
-            assert_close(&cache.run(kernel), &expected, |_| 2e-6, &what);
+            assert_close(&cache.run(kernel), &expected, |_| bound, &what);
         }
     };
     for past in [0, 1, 15, 16, 17, PAGE - 1, PAGE, PAGE + 1, 3 * PAGE - 3] {
@@ -214,7 +213,7 @@ pub(in crate::kernels) fn attention_is_close_to_the_reference(name: &str, kernel
             check(2, 8, past, queries);
         }
     }
-    for head_dim in [0, 1, 7, 15, 16, 17, 64, 80] {
+    for head_dim in [0, 1, 7, 15, 16, 17, 31, 32, 33, 64, 80] {
         check(1, head_dim, 20, 1);
         check(3, head_dim, 60, 9);
     }
@@ -227,19 +226,21 @@ pub(in crate::kernels) fn attention_is_the_same_however_queries_are_cut(
     kernel: &dyn VectorKernel,
 ) {
     let (heads, head_dim, past, queries) = (2, 20, 57, 2 * TILE + 5);
-    let cache = Cache::of(CacheFormat::Bf16, &mut Random::new(12), heads, head_dim, past, queries);
-    let whole = cache.run(kernel);
-    let hidden = heads * head_dim;
-    for chunk in [1, 2, 3, TILE, TILE + 2] {
-        for start in (0..queries).step_by(chunk) {
-            let part = chunk.min(queries - start);
-            let shape = AttentionShape { queries: part, past: past + start, ..cache.shape };
-            let pages = cache.pages(past + start + part, 0..heads);
-            let mut out = vec![f32::NAN; part * hidden];
-            let q = &cache.q[start * shape.query_stride..];
-            kernel.attention(&shape, q, &pages, &mut out, &mut Vec::new());
-            let expected = &whole[start * hidden..][..part * hidden];
-            assert_eq!(bits(&out), bits(expected), "{name}: {part} queries from {start}");
+    for format in FORMATS {
+        let cache = Cache::new(format, &mut Random::new(12), heads, head_dim, past, queries);
+        let whole = cache.run(kernel);
+        let hidden = heads * head_dim;
+        for chunk in [1, 2, 3, TILE, TILE + 2] {
+            for start in (0..queries).step_by(chunk) {
+                let part = chunk.min(queries - start);
+                let shape = AttentionShape { queries: part, past: past + start, ..cache.shape };
+                let pages = cache.pages(past + start + part, 0..heads);
+                let mut out = vec![f32::NAN; part * hidden];
+                let q = &cache.q[start * shape.query_stride..];
+                kernel.attention(&shape, q, &pages, &mut out, &mut Vec::new());
+                let expected = &whole[start * hidden..][..part * hidden];
+                assert_eq!(bits(&out), bits(expected), "{name}, {format:?}: {part} queries from {start}");
+            }
         }
     }
 }
@@ -249,10 +250,10 @@ pub(in crate::kernels) fn attention_over_two_ranges_of_heads_equals_the_whole(
     kernel: &dyn VectorKernel,
 ) {
     let (heads, head_dim, past, queries) = (5, 8, 30, TILE + 2);
-    let cache = Cache::new(&mut Random::new(13), heads, head_dim, past, queries);
-    let whole = cache.run(kernel);
-    for cut in [1, 2, 4] {
-        for range in [0..cut, cut..heads] {
+    for format in FORMATS {
+        let cache = Cache::new(format, &mut Random::new(13), heads, head_dim, past, queries);
+        let whole = cache.run(kernel);
+        for range in [1, 2, 4].into_iter().flat_map(|cut| [0..cut, cut..heads]) {
             let shape = AttentionShape { heads: range.len(), ..cache.shape };
             let pages = cache.pages(past + queries, range.clone());
             let width = range.len() * head_dim;
@@ -260,23 +261,40 @@ pub(in crate::kernels) fn attention_over_two_ranges_of_heads_equals_the_whole(
             kernel.attention(&shape, &cache.q[range.start * head_dim..], &pages, &mut out, &mut Vec::new());
             for (query, out) in out.chunks(width).enumerate() {
                 let expected = &whole[(query * heads + range.start) * head_dim..][..width];
-                assert_eq!(bits(out), bits(expected), "{name}: heads {range:?}, query {query}");
+                assert_eq!(bits(out), bits(expected), "{name}, {format:?}: heads {range:?}, query {query}");
             }
         }
     }
 }
 
 pub(in crate::kernels) fn attention_never_touches_later_positions(name: &str, kernel: &dyn VectorKernel) {
-    for (past, queries) in [(0, TILE), (PAGE - 2, TILE), (3, 2 * TILE + 1)] {
-        let mut cache = Cache::new(&mut Random::new(14), 1, 16, past, queries);
+    let cases = [(0, TILE), (PAGE - 2, TILE), (3, 2 * TILE + 1)];
+    for (format, (past, queries)) in FORMATS.into_iter().flat_map(|format| cases.map(|case| (format, case))) {
+        let mut cache = Cache::new(format, &mut Random::new(14), 1, 16, past, queries);
         let before = cache.run(kernel);
         let last = (past + queries - 1) * 16;
         cache.keys[last..].fill(f32::NAN);
         cache.values[last..].fill(f32::INFINITY);
         let (seen, poisoned) = before.split_at((queries - 1) * 16);
         let after = cache.run(kernel);
-        assert_eq!(bits(&after[..seen.len()]), bits(seen), "{name}: past {past}, {queries} queries");
-        assert!(after[seen.len()..].iter().all(|x| x.is_nan()) && poisoned.iter().all(|x| x.is_finite()));
+        let what = format!("{name}, {format:?}: past {past}, {queries} queries");
+        assert_eq!(bits(&after[..seen.len()]), bits(seen), "{what}");
+        assert!(after[seen.len()..].iter().all(|x| x.is_nan()), "{what}");
+        assert!(poisoned.iter().all(|x| x.is_finite()), "{what}");
+    }
+}
+
+pub(in crate::kernels) fn attention_over_integers_gives_the_bits_of_portable(
+    name: &str,
+    kernel: &dyn VectorKernel,
+) {
+    // Of steep queries, most weights are zero or close to it.
+    for (queries, steepness) in [(1, 1.0), (TILE + 1, 1.0), (1, 300.0), (TILE + 1, 300.0)] {
+        let mut cache = Cache::new(CacheFormat::Q8, &mut Random::new(16), 2, 20, 170, queries);
+        cache.shape.scale *= steepness;
+        let (found, expected) = (cache.run(kernel), cache.run(&portable::VECTOR));
+        assert!(found.iter().all(|x| x.is_finite()), "{name}: {found:?}");
+        assert_eq!(bits(&found), bits(&expected), "{name}: {queries} queries, {steepness} times as steep");
     }
 }
 
@@ -302,8 +320,6 @@ pub(in crate::kernels) fn plain_instruction_sets_give_the_bits_of_portable(
     assert_eq!(of(&|y| kernel.softmax(y)), of(&|y| portable.softmax(y)), "{name}: softmax");
     let norm = |kernel: &dyn VectorKernel, y: &mut [f32]| kernel.layer_norm(&x, &x, &x, 1e-5, y);
     assert_eq!(of(&|y| norm(kernel, y)), of(&|y| norm(portable, y)), "{name}: layer norm");
-    for format in [CacheFormat::F32, CacheFormat::Bf16] {
-        let cache = Cache::of(format, &mut Random::new(16), 2, 20, 70, TILE + 1);
-        assert_eq!(bits(&cache.run(kernel)), bits(&cache.run(portable)), "{name}: attention, {format:?}");
-    }
+    let cache = Cache::new(CacheFormat::F32, &mut Random::new(16), 2, 20, 70, TILE + 1);
+    assert_eq!(bits(&cache.run(kernel)), bits(&cache.run(portable)), "{name}: attention");
 }

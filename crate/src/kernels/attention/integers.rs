@@ -1,0 +1,229 @@
+//! Attention over keys and values of 8 bits: two products like those with [8-bit weights](super::super::q8).
+//!
+//! ```text
+//! scores[p]  = key_scale[p] Σ_d q[d] key[p][d]      the queries as 16-bit integers, 32 dimensions to a scale
+//! x[p]       = weights[p] value_scale[p]            as 16-bit integers, 32 positions to a scale; 0 where the query does not see
+//! sums[d]    = Σ_p x[p] value[p][d]
+//! ```
+//!
+//! Every query of a tile goes through the products with all positions that the last one sees: what meets a zero adds nothing, and no bit
+//! depends on it.
+
+use std::ops::Range;
+
+use super::super::page::Page;
+use super::super::q8::Integers;
+use super::super::quantised::{Dots, inputs};
+use super::super::vector::exponentials;
+use super::super::{BLOCK, Block, Entry, Lanes, PAGE, PANEL, Q8Block};
+use super::{AttentionShape, TILE};
+
+/// A token whose instruction set multiplies integers.
+pub(in crate::kernels) trait WithIntegers: Lanes {
+    /// The token for what is done in floats beside them: one that gives the same bits everywhere, as integers do.
+    type Exact: Lanes;
+    type Dots: Dots<Integers>;
+    const EXACT: (Self::Exact, Self::Dots);
+}
+
+pub(super) fn scratch_len(shape: &AttentionShape) -> usize {
+    let len = |m: usize, heads: usize| {
+        m * (shape.head_dim + heads * (shape.scores_stride() + shape.value_panels() * PANEL + 1))
+    };
+    len(TILE, 1).max(len(1, shape.heads))
+}
+
+/// Many queries, head by head: the keys and values of a head stay in a cache for all of them.
+#[inline(never)]
+pub(super) fn tiles<L: Lanes, D: Dots<Integers>>(
+    (lanes, dots): (L, D),
+    shape: &AttentionShape,
+    q: &[f32],
+    pages: &[Page],
+    out: &mut [f32],
+    scratch: &mut [f32],
+) {
+    let products = |panel: &[_], x: &[_], sums: &mut _| dots.tile(panel, x, sums);
+    attend::<L, D, TILE>((lanes, dots, products), 1, shape, (q, pages), out, scratch);
+}
+
+/// One query, page by page: the keys of all heads are read front to back, and then the values.
+#[inline(never)]
+pub(super) fn one<L: Lanes, D: Dots<Integers>>(
+    (lanes, dots): (L, D),
+    shape: &AttentionShape,
+    q: &[f32],
+    pages: &[Page],
+    out: &mut [f32],
+    scratch: &mut [f32],
+) {
+    let products = |panel: &[_], x: &[_], [sums]: &mut [_; 1]| row(dots, panel, x, sums);
+    attend::<L, D, 1>((lanes, dots, products), shape.heads, shape, (q, pages), out, scratch);
+}
+
+#[inline(never)] // it is long, and called from two places
+fn row<D: Dots<Integers>>(dots: D, panel: &[Integers], x: &[D::Input<1>], sums: &mut Entry) {
+    dots.row(panel, x, sums);
+}
+
+/// `M` queries of `group` heads at a time, by `products`: `sums[r] += panel x[r]`. `scratch` holds at least [`scratch_len`] elements of
+/// anything.
+#[inline(always)]
+fn attend<L: Lanes, D: Dots<Integers>, const M: usize>(
+    (lanes, dots, products): (L, D, impl Fn(&[Integers], &[D::Input<M>], &mut [Entry; M])),
+    group: usize,
+    shape: &AttentionShape,
+    (q, pages): (&[f32], &[Page]),
+    out: &mut [f32],
+    scratch: &mut [f32],
+) {
+    let (stride, value_panels) = (shape.scores_stride(), shape.value_panels());
+    let (scaled, rest) = scratch.split_at_mut(M * shape.head_dim);
+    let (scores, rest) = rest.split_at_mut(group * M * stride);
+    let (sums, factors) = rest.split_at_mut(group * M * value_panels * PANEL);
+    let (sums, factors) = (sums.as_chunks_mut().0.as_chunks_mut().0, factors.as_chunks_mut().0);
+    let key_blocks = shape.head_dim.div_ceil(BLOCK);
+    let mut x = Vec::with_capacity(group * key_blocks.max(stride / BLOCK));
+    let quantise = |x: &mut Vec<_>, rows: &[f32], k: usize, blocks: usize| {
+        x.extend(inputs::<Integers, D, M>(dots, rows, k, Q8Block::INPUT_LEVELS).take(blocks));
+    };
+
+    for head in (0..shape.heads).step_by(group) {
+        for query in (0..shape.queries).step_by(M) {
+            let part = Part {
+                shape,
+                pages,
+                heads: head..shape.heads.min(head + group),
+                queries: query..shape.queries.min(query + M),
+            };
+            x.clear();
+            part.queries(q, scaled, |rows| quantise(&mut x, rows, shape.head_dim, key_blocks));
+            part.scores(&x, scores, &products);
+            x.clear();
+            let blocks = part.positions().div_ceil(BLOCK);
+            part.weights::<L, M>(lanes, scores, factors, |rows| quantise(&mut x, rows, stride, blocks));
+            part.sums(&x, sums, &products);
+            part.write(sums, factors, out);
+        }
+    }
+}
+
+/// What is taken at a time: neighbouring queries of neighbouring heads. What is kept for them is kept head by head.
+struct Part<'a> {
+    shape: &'a AttentionShape,
+    pages: &'a [Page],
+    heads: Range<usize>,
+    queries: Range<usize>,
+}
+
+impl Part<'_> {
+    /// Positions that the last query sees.
+    fn positions(&self) -> usize {
+        self.shape.past + self.queries.end
+    }
+
+    /// The pages of these positions, each with its first one.
+    fn pages(&self) -> impl Iterator<Item = (&Page, usize)> {
+        self.pages.iter().zip((0..self.positions()).step_by(PAGE))
+    }
+
+    /// Hands over the rows of each head: its queries, times the scale.
+    #[inline(always)]
+    fn queries(&self, q: &[f32], scaled: &mut [f32], mut rows: impl FnMut(&[f32])) {
+        let AttentionShape { head_dim, query_stride, scale, .. } = *self.shape;
+        for head in self.heads.clone() {
+            for (query, scaled) in self.queries.clone().zip(scaled.chunks_exact_mut(head_dim)) {
+                let q = &q[query * query_stride + head * head_dim..];
+                scaled.iter_mut().zip(q).for_each(|(scaled, q)| *scaled = q * scale);
+            }
+            rows(&scaled[..self.queries.len() * head_dim]);
+        }
+    }
+
+    /// The scores of whole panels of positions. Those that a query must not see are left over.
+    #[inline(always)]
+    fn scores<I, const M: usize>(
+        &self,
+        x: &[I],
+        scores: &mut [f32],
+        products: &impl Fn(&[Integers], &[I], &mut [Entry; M]),
+    ) {
+        let (stride, blocks) = (self.shape.scores_stride(), x.len() / self.heads.len());
+        for (page, start) in self.pages() {
+            let heads = self.heads.clone().zip(x.chunks_exact(blocks));
+            for ((head, x), scores) in heads.zip(scores.chunks_exact_mut(M * stride)) {
+                let (keys, _, scales) = page.integers(head);
+                let panels = keys.chunks_exact(blocks).zip(scales.keys.as_chunks::<PANEL>().0);
+                for ((keys, scales), start) in panels.zip((start..self.positions()).step_by(PANEL)) {
+                    let mut sums = [[0.0; PANEL]; M];
+                    products(keys, x, &mut sums);
+                    for (scores, sums) in scores.chunks_exact_mut(stride).zip(sums) {
+                        let scores = &mut scores.as_chunks_mut::<PANEL>().0[start / PANEL];
+                        *scores = std::array::from_fn(|i| sums[i] * scales[i]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Hands over the rows of each head: its weights, times the scales of the values. `factors` are 1 by the sums of the weights.
+    #[inline(always)]
+    fn weights<L: Lanes, const M: usize>(
+        &self,
+        lanes: L,
+        scores: &mut [f32],
+        factors: &mut [[f32; M]],
+        mut rows: impl FnMut(&[f32]),
+    ) {
+        let stride = self.shape.scores_stride();
+        let heads = self.heads.clone().zip(scores.chunks_exact_mut(M * stride));
+        for ((head, scores), factors) in heads.zip(factors) {
+            let scores = &mut scores[..self.queries.len() * stride];
+            let queries = self.queries.clone().zip(scores.chunks_exact_mut(stride));
+            for ((query, scores), factor) in queries.zip(factors) {
+                let seen = self.shape.past + query + 1;
+                *factor = 1.0 / exponentials(lanes, &mut scores[..seen]);
+                for ((page, _), weights) in self.pages().zip(scores.as_chunks_mut::<PAGE>().0) {
+                    let (.., scales) = page.integers(head);
+                    weights.iter_mut().zip(&scales.values).for_each(|(weight, scale)| *weight *= scale);
+                }
+                scores[seen..].fill(0.0);
+            }
+            rows(scores);
+        }
+    }
+
+    #[inline(always)]
+    fn sums<I, const M: usize>(
+        &self,
+        x: &[I],
+        sums: &mut [[Entry; M]],
+        products: &impl Fn(&[Integers], &[I], &mut [Entry; M]),
+    ) {
+        sums.fill([[0.0; PANEL]; M]);
+        let blocks = x.len() / self.heads.len();
+        for (page, start) in self.pages() {
+            let heads = self.heads.clone().zip(x.chunks_exact(blocks));
+            for ((head, x), sums) in heads.zip(sums.chunks_exact_mut(self.shape.value_panels())) {
+                let (_, values, _) = page.integers(head);
+                for (values, sums) in values.chunks_exact(PAGE / BLOCK).zip(sums) {
+                    products(values, &x[start / BLOCK..], sums);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn write<const M: usize>(&self, sums: &[[Entry; M]], factors: &[[f32; M]], out: &mut [f32]) {
+        let head_dim = self.shape.head_dim;
+        let heads = self.heads.clone().zip(sums.chunks_exact(self.shape.value_panels()));
+        for ((head, sums), factors) in heads.zip(factors) {
+            for (r, query) in self.queries.clone().enumerate() {
+                let out = &mut out[query * self.shape.hidden() + head * head_dim..][..head_dim];
+                for (out, sums) in out.chunks_mut(PANEL).zip(sums) {
+                    out.iter_mut().zip(&sums[r]).for_each(|(out, sum)| *out = sum * factors[r]);
+                }
+            }
+        }
+    }
+}
