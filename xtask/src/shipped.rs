@@ -86,14 +86,14 @@ fn quantise(name: &str, tensor: &TensorView<'_>, axis: usize) -> Result<[Shipped
         if axis == 0 { (rows, columns, columns, 1) } else { (columns, rows, 1, columns) };
     let blocks = inputs.div_ceil(BLOCK);
     let mut integers = vec![0; values.len()];
-    let mut scales = vec![0.0; blocks * outputs];
+    let mut scales = vec![bf16::ZERO; blocks * outputs];
     for block in 0..blocks {
         for output in 0..outputs {
             let places =
                 (block * BLOCK..inputs.min((block + 1) * BLOCK)).map(|input| input * step + output * leap);
             let largest = places.clone().fold(0.0, |largest: f32, place| largest.max(values[place].abs()));
             let scale = nearest_scale(largest / LARGEST);
-            let inverse = 1.0 / scale;
+            let inverse = 1.0 / scale.to_f32();
             let mut all_zero = true;
             for place in places {
                 let integer = (values[place] * inverse).round_ties_even().clamp(-LARGEST, LARGEST) as i8;
@@ -101,18 +101,14 @@ fn quantise(name: &str, tensor: &TensorView<'_>, axis: usize) -> Result<[Shipped
                 all_zero &= integer == 0;
             }
             let place = if axis == 0 { block * outputs + output } else { output * blocks + block };
-            scales[place] = if all_zero { 0.0 } else { scale };
+            scales[place] = if all_zero { bf16::ZERO } else { scale };
         }
     }
     let mut shape = vec![rows, columns];
     let integers = Shipped { name: name.to_owned(), dtype: Dtype::I8, shape: shape.clone(), bytes: integers };
     shape[axis] = blocks;
-    let exact = scales.iter().all(|&scale| f16::from_f32(scale).to_f32() == scale);
-    let (dtype, bytes) = match exact {
-        true => (Dtype::F16, scales.iter().flat_map(|&scale| f16::from_f32(scale).to_le_bytes()).collect()),
-        false => (Dtype::F32, scales.iter().flat_map(|scale| scale.to_le_bytes()).collect()),
-    };
-    Ok([integers, Shipped { name: format!("{name}_scale"), dtype, shape, bytes }])
+    let bytes = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
+    Ok([integers, Shipped { name: format!("{name}_scale"), dtype: Dtype::BF16, shape, bytes }])
 }
 
 /// The elements of a tensor of floats.
@@ -130,14 +126,10 @@ fn floats(tensor: &TensorView<'_>) -> Result<Vec<f32>> {
     Ok(values)
 }
 
-/// The scale that the engine would take for `value`, which is not negative: the nearest `2^(e - 26) (1 + f / 1024)` with 5 bits of `e` and 10
-/// of `f`. See `Scale` in `crate/src/kernels/quantise.rs`.
-fn nearest_scale(value: f32) -> f32 {
-    const SHIFT: u32 = 13;
-    const BIAS: u32 = (127 - 26) << 23;
-    let bits = value.to_bits().saturating_sub(BIAS);
-    let scale = ((bits + (1 << (SHIFT - 1))) >> SHIFT).min((1 << 15) - 1);
-    f32::from_bits((scale << SHIFT) + BIAS)
+/// The scale that the engine would take for `value`, which is not negative: the nearest bfloat16 from 2⁻⁶⁴ on. See `Scale` in
+/// `crate/src/kernels/quantise.rs`.
+fn nearest_scale(value: f32) -> bf16 {
+    bf16::from_bits(((value.to_bits() + 0x8000) >> 16).clamp(0x1f80, 0x7f7f) as u16)
 }
 
 #[cfg(test)]
@@ -176,10 +168,10 @@ mod tests {
         let shipped = SafeTensors::deserialize(&shipped)?;
         let (integers, scales) = (shipped.tensor("wte.weight")?, shipped.tensor("wte.weight_scale")?);
         assert_eq!((integers.dtype(), integers.shape()), (Dtype::I8, &[2, 34][..]));
-        assert_eq!((scales.dtype(), scales.shape()), (Dtype::F16, &[2, 2][..]));
-        // The scale nearest to 1 / 127, which is 2^-7 * 1.00787, is 2^-7 * 1032 / 1024; the row's numbers are 127.008, -63.504, 1.50009 and
+        assert_eq!((scales.dtype(), scales.shape()), (Dtype::BF16, &[2, 2][..]));
+        // The scale nearest to 1 / 127, which is 2^-7 * 1.00787, is 2^-7 * 129 / 128; the row's numbers are 127.008, -63.504, 1.50009 and
         // 0.4953 of it.
-        assert_eq!(floats(&scales)?, [1032.0 / 131_072.0, 2.0, 0.0, 0.0]);
+        assert_eq!(floats(&scales)?, [129.0 / 16_384.0, 2.0, 0.0, 0.0]);
         let mut expected = [0i8; 68];
         expected[..4].copy_from_slice(&[127, -64, 2, 0]);
         expected[32..34].copy_from_slice(&[-127, 2]); // 1.5 goes to the even side
@@ -232,34 +224,16 @@ mod tests {
     }
 
     #[test]
-    fn scales_are_f32_where_f16_does_not_hold_them() -> Result<()> {
-        // The scale of 1e-5 is below the normal half floats; that of 1e-9 is never needed, since its integer is 0.
-        for (largest, dtype) in [(0.5, Dtype::F16), (1e-5, Dtype::F32), (1e-9, Dtype::F16)] {
-            let shipped = convert(GPT2, &file(&[("wte.weight", &[2, 1], vec![1.0, largest])]))?;
-            assert_eq!(
-                SafeTensors::deserialize(&shipped)?.tensor("wte.weight_scale")?.dtype(),
-                dtype,
-                "{largest}"
-            );
-        }
-        Ok(())
-    }
-
-    #[test]
     fn a_scale_is_the_engines() {
         for (value, scale) in [
             (1.0, 1.0),
-            (1.000_488_3, 1.000_976_6), // halfway goes up
-            (1.000_488, 1.0),
-            (0.0, 0.5f32.powi(26)),
-            (1e-9, 0.5f32.powi(26)),
-            (1e9, 64.0 - 1.0 / 32.0),
+            (1.0 + 0.5f32.powi(8), 1.0 + 0.5f32.powi(7)), // halfway goes up
+            (1.003_906, 1.0),
+            (0.0, 0.5f32.powi(64)),
+            (1e-30, 0.5f32.powi(64)),
+            (f32::MAX, bf16::MAX.to_f32()),
         ] {
-            assert_eq!(nearest_scale(value), scale, "{value}");
-        }
-        for bits in 1..f16::from_f32(64.0).to_bits() {
-            let value = f16::from_bits(bits).to_f32();
-            assert_eq!(nearest_scale(value), value, "{bits:#06x}");
+            assert_eq!(nearest_scale(value).to_f32(), scale, "{value}");
         }
     }
 

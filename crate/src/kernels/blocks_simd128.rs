@@ -4,10 +4,11 @@
 //! says, four vectors of sums for one row of inputs, or, for a tile of them, two: half of the panel's rows by [`TILE`] rows of inputs are
 //! 8 vectors of dots, and as many registers.
 //!
-//! The row's steps are unrolled and the tile's are not: unrolled, they spill. A half tile is a function of its own, so that the browser's
-//! compiler has nothing else to keep in registers.
+//! A row's steps are unrolled four at a time and a tile's are not: unrolled further, they spill (see [`rolled`]). A half tile is a function
+//! of its own, so that the browser's compiler has nothing else to keep in registers.
 
 use core::arch::wasm32::*;
+use core::hint::black_box;
 
 use super::quantise::Scale;
 use super::quantised::{Dots, Quantised, QuantisedBlock, TILE};
@@ -111,10 +112,11 @@ impl<D> InVectors<D> {
 #[inline(always)]
 fn scales(scales: &[Scale; PANEL], quad: usize) -> v128 {
     let eight: v128 = bytemuck::must_cast(scales.as_chunks::<8>().0[quad / 2].map(|scale| scale.0));
-    let is_low = quad.is_multiple_of(2);
-    let four = if is_low { i32x4_extend_low_i16x8(eight) } else { i32x4_extend_high_i16x8(eight) };
-    let shifted = v128_and(i32x4_shl(four, Scale::SHIFT), i32x4_splat(Scale::MASK));
-    i32x4_add(shifted, i32x4_splat(Scale::BIAS))
+    let zero = i16x8_splat(0);
+    match quad.is_multiple_of(2) {
+        true => i16x8_shuffle::<0, 8, 1, 9, 2, 10, 3, 11>(zero, eight),
+        false => i16x8_shuffle::<4, 12, 5, 13, 6, 14, 7, 15>(zero, eight),
+    }
 }
 
 /// `sum + f32(dots) * (weights' scales * inputs' scale)`.
