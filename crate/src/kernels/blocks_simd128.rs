@@ -136,8 +136,26 @@ fn store(sum: v128, entry: &mut Entry, quad: usize) {
     Simd128.store(sum, &mut entry.as_chunks_mut().0[quad]);
 }
 
-/// Repeats the steps of a block, each with its number as a constant, so that a load has its offset from the block in it. LLVM leaves
-/// loops of this size rolled.
+/// All of `steps`, in a loop that LLVM leaves one, for it cannot see how many they are. Where it unrolls a block as a whole, all products
+/// of one sum come before those of the next, and what they share, weights and inputs, goes through memory in between.
+#[inline(always)]
+pub(super) fn rolled<T>(steps: &[T]) -> &[T] {
+    &steps[..black_box(steps.len())]
+}
+
+/// One of four elements in every lane.
+#[inline(always)]
+pub(super) fn spread(four: [[i32; 1]; 4]) -> [v128; 4] {
+    let four: v128 = bytemuck::must_cast(four);
+    [
+        i32x4_shuffle::<0, 0, 0, 0>(four, four),
+        i32x4_shuffle::<1, 1, 1, 1>(four, four),
+        i32x4_shuffle::<2, 2, 2, 2>(four, four),
+        i32x4_shuffle::<3, 3, 3, 3>(four, four),
+    ]
+}
+
+/// Repeats a step, each time with its number as a constant, so that a load has its offset in it.
 macro_rules! unrolled {
     ($step:ident in $($number:literal)* $body:block) => {
         $({ const $step: usize = $number; $body })*

@@ -16,7 +16,7 @@
 
 use core::arch::wasm32::*;
 
-use super::blocks_simd128::{BlockDots, InVectors, products, unrolled};
+use super::blocks_simd128::{BlockDots, InVectors, products, rolled, spread, unrolled};
 use super::q4::{ORDER, ZERO_POINT};
 use super::quantised::{Quantised, TILE};
 use super::{BLOCK, Q4Block};
@@ -80,15 +80,18 @@ impl BlockDots<Q4Block> for NibbleQuads {
     fn row(self, block: &Q4Block, x: &Quads<1>) -> [v128; 4] {
         let start = i32x4_splat(x.starts[0]);
         let (mut p, mut q, mut r, mut s) = (start, start, start, start);
-        unrolled!(STEP in 0 1 2 3 4 5 6 7 {
-            let (halves, quad) = (&block.weights[STEP], i32x4_splat(x.quads[STEP][0]));
-            let [low, high] = nibbles(&halves[0]);
-            p = dot(p, low, quad);
-            q = dot(q, high, quad);
-            let [low, high] = nibbles(&halves[1]);
-            r = dot(r, low, quad);
-            s = dot(s, high, quad);
-        });
+        for (halves, quads) in rolled(block.weights.as_chunks::<4>().0).iter().zip(x.quads.as_chunks::<4>().0)
+        {
+            let quads = spread(*quads);
+            unrolled!(STEP in 0 1 2 3 {
+                let [low, high] = nibbles(&halves[STEP][0]);
+                p = dot(p, low, quads[STEP]);
+                q = dot(q, high, quads[STEP]);
+                let [low, high] = nibbles(&halves[STEP][1]);
+                r = dot(r, low, quads[STEP]);
+                s = dot(s, high, quads[STEP]);
+            });
+        }
         [p, q, r, s].map(|dots| i32x4_extadd_pairwise_i16x8(dots))
     }
 

@@ -13,9 +13,9 @@
 
 use core::arch::wasm32::*;
 
-use super::blocks_simd128::{BlockDots, InVectors, products, unrolled};
+use super::blocks_simd128::{BlockDots, InVectors, products, rolled, spread, unrolled};
 use super::q4::ZERO_POINT;
-use super::q8_simd128::{Paired, dot, paired};
+use super::q8_simd128::{Paired, dot};
 use super::quantised::{Quantised, TILE};
 use super::{BLOCK, Q4Block};
 
@@ -25,14 +25,6 @@ pub(super) static KERNEL: Quantised<InVectors<NibblePairs>> = products(NibblePai
 /// Dots of pairs of nibbles with pairs of 16-bit integers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NibblePairs;
-
-/// A block of inputs of `M` rows.
-#[derive(Clone, Copy)]
-pub(super) struct Started<const M: usize> {
-    pairs: Paired<M>,
-    /// Where the dots of each row start.
-    starts: [i32; M],
-}
 
 /// Eight rows by four columns: `[rows 0..4, rows 4..8][columns 0..2, columns 2..4]`.
 #[inline(always)]
@@ -49,35 +41,37 @@ impl BlockDots<Q4Block> for NibblePairs {
     const NAME: &'static str = "simd128";
     const INSTRUCTION: &'static str = "i32x4.dot_i16x8_s";
     const HALVES: [[usize; 2]; 2] = [[0, 2], [1, 3]];
-    type Input<const M: usize> = Started<M>;
+    type Input<const M: usize> = Paired<M>;
 
     #[inline(always)]
-    fn input<const M: usize>(self, integers: &[[i32; BLOCK]; M]) -> Started<M> {
-        let starts = std::array::from_fn(|r| -ZERO_POINT * integers[r].iter().sum::<i32>());
-        Started { pairs: paired(integers), starts }
+    fn input<const M: usize>(self, integers: &[[i32; BLOCK]; M]) -> Paired<M> {
+        Paired::new(integers, ZERO_POINT)
     }
 
     #[inline(always)]
-    fn row(self, block: &Q4Block, x: &Started<1>) -> [v128; 4] {
+    fn row(self, block: &Q4Block, x: &Paired<1>) -> [v128; 4] {
         let start = i32x4_splat(x.starts[0]);
         let (mut p, mut q, mut r, mut s) = (start, start, start, start);
-        unrolled!(STEP in 0 1 2 3 4 5 6 7 {
-            let halves = &block.weights[STEP];
-            let (first, second) = (i32x4_splat(x.pairs[2 * STEP][0]), i32x4_splat(x.pairs[2 * STEP + 1][0]));
-            let [low, high] = nibbles(&halves[0]);
-            p = dot(dot(p, low[0], first), low[1], second);
-            q = dot(dot(q, high[0], first), high[1], second);
-            let [low, high] = nibbles(&halves[1]);
-            r = dot(dot(r, low[0], first), low[1], second);
-            s = dot(dot(s, high[0], first), high[1], second);
-        });
+        for (halves, pairs) in rolled(block.weights.as_chunks::<2>().0).iter().zip(x.pairs.as_chunks::<4>().0)
+        {
+            let pairs = spread(*pairs);
+            unrolled!(STEP in 0 1 {
+                let (first, second) = (pairs[2 * STEP], pairs[2 * STEP + 1]);
+                let [low, high] = nibbles(&halves[STEP][0]);
+                p = dot(dot(p, low[0], first), low[1], second);
+                q = dot(dot(q, high[0], first), high[1], second);
+                let [low, high] = nibbles(&halves[STEP][1]);
+                r = dot(dot(r, low[0], first), low[1], second);
+                s = dot(dot(s, high[0], first), high[1], second);
+            });
+        }
         [p, q, r, s]
     }
 
     // A half is the rows that are low nibbles, or high ones: two vectors of weights then come from two loads, and one load's do not wait
     // for each other in registers.
     #[inline(always)]
-    fn half<const HIGH: usize>(self, block: &Q4Block, x: &Started<TILE>) -> [[v128; 2]; TILE] {
+    fn half<const HIGH: usize>(self, block: &Q4Block, x: &Paired<TILE>) -> [[v128; 2]; TILE] {
         let start = |r: usize| i32x4_splat(x.starts[r]);
         let (mut a0, mut b0, mut a1, mut b1) = (start(0), start(0), start(1), start(1));
         let (mut a2, mut b2, mut a3, mut b3) = (start(2), start(2), start(3), start(3));

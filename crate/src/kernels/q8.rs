@@ -1,14 +1,21 @@
 //! Weights of 8 bits: 32 columns of a row share a scale.
 //!
 //! ```text
-//! w[row][k] = scale[row] * integers[k / 2][row / 4][2 (row % 4) + k % 2]
+//! w[row][k] = scale[row] * integer, byte 4 (row % 4) + 2 (k % 2) + row / 4 % 2 of integers[k / 2][row / 8]:
+//!             the integer + 128 for rows 0..4 of these 8, the integer for rows 4..8
 //! ```
 //!
-//! So 8 neighbouring bytes are two columns of four rows: widened to 16 bits they meet the same two inputs in every lane, and
-//! `i32x4.dot_i16x8_s` leaves the sum of each row in a lane of its own. 544 bytes for 512 weights.
+//! So 16 neighbouring bytes are two columns of eight rows, and a 16-bit lane of them is `256 high + low`: a weight of a high row, and
+//! of a low one. Lanes meet their two inputs as they are, and once more without their high byte:
 //!
-//! Inputs are 16-bit integers: no instruction of the browsers' multiplies 8 by 8 signed bits on every processor, so 16 bits cost
-//! nothing, and 8 would be two thirds of the divergence from `f32`. A block's sum stays below `32 * 127 * 32767 < 2^27`.
+//! ```text
+//! both = Σ lane x            - 128 Σ x  =  256 Σ high x + Σ (low - 128) x
+//! low  = Σ (lane & 255) x    - 128 Σ x  =  Σ (low - 128) x
+//! high = (both - low) / 256
+//! ```
+//!
+//! So no byte is widened, which is an instruction for every product. Inputs are 12-bit integers, with which `both` stays below
+//! `32 * 2047 * (256 * 127 + 127) < 2^31`; beside the error of the weights, theirs is nothing. 544 bytes for 512 weights.
 //!
 //! The integers alone, whose scales lie elsewhere, are what the KV cache is made of: see [`Page`](super::Page).
 
@@ -18,10 +25,13 @@ use super::quantise::{LEVELS_I8, Scale, extremes, integer};
 use super::quantised::QuantisedBlock;
 use super::{BLOCK, Block, MatrixKernel, PANEL, block::Tile};
 
-/// 16 rows by 32 columns of 8-bit integers: `[k / 2][row / 4][2 (row % 4) + k % 2]`.
+/// 16 rows by 32 columns of 8-bit integers: `[k / 2][row / 8][4 (row % 4) + 2 (k % 2) + row / 4 % 2]`.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(16))]
-pub(super) struct Integers(pub(super) [[[i8; 8]; PANEL / 4]; BLOCK / 2]);
+pub(super) struct Integers(pub(super) [[[u8; 16]; PANEL / 8]; BLOCK / 2]);
+
+/// What is added to the integers of low rows, so that they are not negative.
+pub(super) const ZERO_POINT: i32 = 128;
 
 /// 16 rows by 32 columns of 8-bit weights. (GGUF's `Q8_0` has the same values in another order.)
 #[derive(Clone, Copy, Debug)]
@@ -32,17 +42,25 @@ pub struct Q8Block {
 }
 
 impl Integers {
-    pub(super) const ZERO: Self = Self([[[0; 8]; PANEL / 4]; BLOCK / 2]);
+    pub(super) const ZERO: Self =
+        Self([[[128, 0, 128, 0, 128, 0, 128, 0, 128, 0, 128, 0, 128, 0, 128, 0]; PANEL / 8]; BLOCK / 2]);
 
     #[inline(always)]
     fn get(&self, row: usize, k: usize) -> i8 {
-        self.0[k / 2][row / 4][2 * (row % 4) + k % 2]
+        let bytes = &self.0[k / 2][row / 8];
+        (bytes[4 * (row % 4) + 2 * (k % 2) + row / 4 % 2] ^ zero(row)) as i8
     }
 
     #[inline(always)]
     pub(super) fn set(&mut self, row: usize, k: usize, integer: i8) {
-        self.0[k / 2][row / 4][2 * (row % 4) + k % 2] = integer;
+        self.0[k / 2][row / 8][4 * (row % 4) + 2 * (k % 2) + row / 4 % 2] = integer as u8 ^ zero(row);
     }
+}
+
+/// The byte that means zero.
+#[inline(always)]
+fn zero(row: usize) -> u8 {
+    if row & 4 == 0 { ZERO_POINT as u8 } else { 0 }
 }
 
 impl AsRef<Integers> for Integers {
@@ -67,9 +85,13 @@ impl QuantisedBlock for Integers {
 
     fn dots(&self, inputs: &[i32; BLOCK]) -> [i32; PANEL] {
         let mut dots = [0; PANEL];
-        for (pairs, inputs) in self.0.iter().zip(inputs.as_chunks::<2>().0) {
-            for (dot, pair) in dots.iter_mut().zip(pairs.as_flattened().as_chunks::<2>().0) {
-                *dot += i32::from(pair[0]) * inputs[0] + i32::from(pair[1]) * inputs[1];
+        for (halves, [x, y]) in self.0.iter().zip(inputs.as_chunks::<2>().0) {
+            for (half, dots) in halves.iter().zip(dots.as_chunks_mut::<8>().0) {
+                let (low, high) = dots.split_at_mut(4);
+                for (([a, b, c, d], low), high) in half.as_chunks::<4>().0.iter().zip(low).zip(high) {
+                    *low += (i32::from(*a) - ZERO_POINT) * x + (i32::from(*c) - ZERO_POINT) * y;
+                    *high += i32::from(*b as i8) * x + i32::from(*d as i8) * y;
+                }
             }
         }
         dots
@@ -89,7 +111,7 @@ impl QuantisedBlock for Q8Block {
 impl Block for Q8Block {
     const NAME: &'static str = "q8";
     const DEPTH: usize = BLOCK;
-    const INPUT_LEVELS: i32 = i16::MAX as i32;
+    const INPUT_LEVELS: i32 = 2047;
     const ZERO: Self = Self { scales: [Scale(0); PANEL], integers: Integers::ZERO };
 
     fn kernels() -> &'static [&'static dyn MatrixKernel<Self>] {
@@ -101,21 +123,28 @@ impl Block for Q8Block {
         let scales = extremes(tile).map(|extreme| Scale::nearest(extreme.abs() / LEVELS_I8 as f32));
         let inverse = scales.map(|scale| 1.0 / scale.to_f32());
         let mut packed = Self { scales, ..Self::ZERO };
-        for (columns, pairs) in tile.as_chunks::<2>().0.iter().zip(&mut packed.integers.0) {
-            let mut integers = [[0i8; 2]; PANEL];
-            for (row, pair) in integers.iter_mut().enumerate() {
-                *pair = [0, 1].map(|k| integer(columns[k][row] * inverse[row], LEVELS_I8) as i8);
+        for (columns, halves) in tile.as_chunks::<2>().0.iter().zip(&mut packed.integers.0) {
+            let integers = columns.map(|column| -> [i32; PANEL] {
+                std::array::from_fn(|row| integer(column[row] * inverse[row], LEVELS_I8))
+            });
+            for (half, bytes) in halves.iter_mut().enumerate() {
+                let words: [_; 4] = std::array::from_fn(|row| {
+                    let [low, high] = [8 * half + row, 8 * half + 4 + row];
+                    let [x, y] = integers.map(|of| (of[low] + ZERO_POINT) | (of[high] & 255) << 8);
+                    (x | y << 16).to_le_bytes()
+                });
+                *bytes = bytemuck::must_cast(words);
             }
-            pairs.as_flattened_mut().copy_from_slice(integers.as_flattened());
         }
         if lanes.len() == PANEL {
             *block = packed;
             return;
         }
         block.scales[lanes.clone()].copy_from_slice(&scales[lanes.clone()]);
-        for (pairs, packed) in block.integers.0.iter_mut().zip(&packed.integers.0) {
-            let bytes = 2 * lanes.start..2 * lanes.end;
-            pairs.as_flattened_mut()[bytes.clone()].copy_from_slice(&packed.as_flattened()[bytes]);
+        for row in lanes {
+            for k in 0..BLOCK {
+                block.integers.set(row, k, packed.integers.get(row, k));
+            }
         }
     }
 

@@ -1,16 +1,19 @@
-//! 8-bit weights on wasm's fixed-width SIMD: bytes are widened to 16 bits and multiplied in pairs by `i32x4.dot_i16x8_s`.
+//! 8-bit weights on wasm's fixed-width SIMD: pairs of bytes are multiplied as the 16-bit integers that they are, by
+//! `i32x4.dot_i16x8_s`, and once more without their high byte: see [`q8`](super::q8).
 //!
 //! ```text
-//! step (2 columns)    integers[pair][quad] → 4 rows x 2 columns of i16    v128.load8x8_s
-//!                     inputs[pair]         → 4 times the same 2 inputs    v128.load32_splat
-//!                     dots[quad] += i32x4.dot_i16x8_s of both
+//! step (2 columns)    integers[pair][half]     → 8 rows x 2 columns, in 16-bit lanes
+//!                     inputs[pair]             → 4 times the same 2 inputs
+//!                     both += i32x4.dot_i16x8_s of lanes and inputs
+//!                     low  += i32x4.dot_i16x8_s of lanes & 255 and inputs
+//! end of a block      rows 0..4: low, rows 4..8: (both - low) >> 8
 //! ```
 
 use core::arch::wasm32::*;
 
 use super::BLOCK;
-use super::blocks_simd128::{BlockDots, InVectors, products, unrolled};
-use super::q8::Integers;
+use super::blocks_simd128::{BlockDots, InVectors, products, rolled, spread, unrolled};
+use super::q8::{Integers, ZERO_POINT};
 use super::quantised::{Quantised, TILE};
 
 /// Products with 8-bit weights on simd128.
@@ -22,32 +25,49 @@ pub(super) const DOTS: InVectors<Pairs> = products(Pairs).0;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pairs;
 
-/// A block of inputs of `M` rows, two columns to an entry: columns `2 i` and `2 i + 1` of each row, in the low and high half.
-pub(super) type Paired<const M: usize> = [[i32; M]; BLOCK / 2];
-
-#[inline(always)]
-pub(super) fn paired<const M: usize>(integers: &[[i32; BLOCK]; M]) -> Paired<M> {
-    let mut pairs = [[0; M]; BLOCK / 2];
-    for (r, integers) in integers.iter().enumerate() {
-        for (pairs, integers) in pairs.as_chunks_mut::<4>().0.iter_mut().zip(integers.as_chunks::<8>().0) {
-            let [low, high]: [v128; 2] = bytemuck::must_cast(*integers);
-            let four: [i32; 4] = bytemuck::must_cast(i16x8_narrow_i32x4(low, high));
-            pairs.iter_mut().zip(four).for_each(|(pair, of_row)| pair[r] = of_row);
-        }
-    }
-    pairs
+/// A block of inputs of `M` rows for weights with a zero point.
+#[derive(Clone, Copy)]
+pub(super) struct Paired<const M: usize> {
+    /// Columns `2 i` and `2 i + 1` of each row, in the low and high half.
+    pub(super) pairs: [[i32; M]; BLOCK / 2],
+    /// Where the dots of each row start.
+    pub(super) starts: [i32; M],
 }
 
-/// Eight bytes as 16-bit integers.
-#[inline(always)]
-fn widened(bytes: &[i8; 8]) -> v128 {
-    i16x8_extend_low_i8x16(i64x2(bytemuck::must_cast(*bytes), 0))
+impl<const M: usize> Paired<M> {
+    #[inline(always)]
+    pub(super) fn new(integers: &[[i32; BLOCK]; M], zero_point: i32) -> Self {
+        let mut paired = Self { pairs: [[0; M]; BLOCK / 2], starts: [0; M] };
+        for (r, integers) in integers.iter().enumerate() {
+            paired.starts[r] = -zero_point * integers.iter().sum::<i32>();
+            for (pairs, integers) in
+                paired.pairs.as_chunks_mut::<4>().0.iter_mut().zip(integers.as_chunks::<8>().0)
+            {
+                let [low, high]: [v128; 2] = bytemuck::must_cast(*integers);
+                let four: [i32; 4] = bytemuck::must_cast(i16x8_narrow_i32x4(low, high));
+                pairs.iter_mut().zip(four).for_each(|(pair, of_row)| pair[r] = of_row);
+            }
+        }
+        paired
+    }
 }
 
 /// `sum + Σ weights * inputs` of each lane's pair.
 #[inline(always)]
 pub(super) fn dot(sum: v128, weights: v128, inputs: v128) -> v128 {
     i32x4_add(sum, i32x4_dot_i16x8(weights, inputs))
+}
+
+/// The low bytes of 16-bit lanes.
+#[inline(always)]
+fn low(lanes: v128) -> v128 {
+    v128_and(lanes, i16x8_splat(255))
+}
+
+/// The dots of high rows.
+#[inline(always)]
+fn high(both: v128, low: v128) -> v128 {
+    i32x4_shr(i32x4_sub(both, low), 8)
 }
 
 impl<B: AsRef<Integers>> BlockDots<B> for Pairs {
@@ -58,39 +78,43 @@ impl<B: AsRef<Integers>> BlockDots<B> for Pairs {
 
     #[inline(always)]
     fn input<const M: usize>(self, integers: &[[i32; BLOCK]; M]) -> Paired<M> {
-        paired(integers)
+        Paired::new(integers, ZERO_POINT)
     }
 
     #[inline(always)]
     fn row(self, block: &B, x: &Paired<1>) -> [v128; 4] {
         let Integers(integers) = block.as_ref();
-        let zero = i32x4_splat(0);
-        let (mut p, mut q, mut r, mut s) = (zero, zero, zero, zero);
-        unrolled!(STEP in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 {
-            let (quads, pair) = (&integers[STEP], i32x4_splat(x[STEP][0]));
-            p = dot(p, widened(&quads[0]), pair);
-            q = dot(q, widened(&quads[1]), pair);
-            r = dot(r, widened(&quads[2]), pair);
-            s = dot(s, widened(&quads[3]), pair);
-        });
-        [p, q, r, s]
+        let start = i32x4_splat(x.starts[0]);
+        let (mut a, mut p, mut b, mut q) = (start, start, start, start);
+        for (integers, pairs) in rolled(integers.as_chunks::<4>().0).iter().zip(x.pairs.as_chunks::<4>().0) {
+            let pairs = spread(*pairs);
+            unrolled!(STEP in 0 1 2 3 {
+                let [left, right]: [v128; 2] = bytemuck::must_cast(integers[STEP]);
+                a = dot(a, left, pairs[STEP]);
+                p = dot(p, low(left), pairs[STEP]);
+                b = dot(b, right, pairs[STEP]);
+                q = dot(q, low(right), pairs[STEP]);
+            });
+        }
+        [p, high(a, p), q, high(b, q)]
     }
 
     #[inline(always)]
     fn half<const HALF: usize>(self, block: &B, x: &Paired<TILE>) -> [[v128; 2]; TILE] {
         let Integers(integers) = block.as_ref();
-        let zero = i32x4_splat(0);
-        let (mut a0, mut b0, mut a1, mut b1) = (zero, zero, zero, zero);
-        let (mut a2, mut b2, mut a3, mut b3) = (zero, zero, zero, zero);
-        for (quads, pairs) in integers.iter().zip(x) {
-            let (left, right) = (widened(&quads[2 * HALF]), widened(&quads[2 * HALF + 1]));
+        let [start0, start1, start2, start3] = x.starts.map(|start| i32x4_splat(start));
+        let (mut a0, mut p0, mut a1, mut p1) = (start0, start0, start1, start1);
+        let (mut a2, mut p2, mut a3, mut p3) = (start2, start2, start3, start3);
+        for (halves, pairs) in integers.iter().zip(&x.pairs) {
+            let lanes: v128 = bytemuck::must_cast(halves[HALF]);
+            let bytes = low(lanes);
             let pair = |r: usize| i32x4_splat(pairs[r]);
-            (a0, b0) = (dot(a0, left, pair(0)), dot(b0, right, pair(0)));
-            (a1, b1) = (dot(a1, left, pair(1)), dot(b1, right, pair(1)));
-            (a2, b2) = (dot(a2, left, pair(2)), dot(b2, right, pair(2)));
-            (a3, b3) = (dot(a3, left, pair(3)), dot(b3, right, pair(3)));
+            (a0, p0) = (dot(a0, lanes, pair(0)), dot(p0, bytes, pair(0)));
+            (a1, p1) = (dot(a1, lanes, pair(1)), dot(p1, bytes, pair(1)));
+            (a2, p2) = (dot(a2, lanes, pair(2)), dot(p2, bytes, pair(2)));
+            (a3, p3) = (dot(a3, lanes, pair(3)), dot(p3, bytes, pair(3)));
         }
-        [[a0, b0], [a1, b1], [a2, b2], [a3, b3]]
+        [[p0, high(a0, p0)], [p1, high(a1, p1)], [p2, high(a2, p2)], [p3, high(a3, p3)]]
     }
 }
 
