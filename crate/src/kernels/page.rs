@@ -241,8 +241,8 @@ fn write_key(keys: &mut [Integers], place: usize, slot: usize, key: &[f32]) -> f
     let (scale, inverse) = scale_of(key, LEVELS_I8);
     let blocks = &mut keys[place * key.len().div_ceil(BLOCK)..];
     for (block, key) in blocks.iter_mut().zip(key.chunks(BLOCK)) {
-        for (d, key) in key.iter().enumerate() {
-            block.set(slot % PANEL, d, integer(key * inverse, LEVELS_I8) as i8);
+        for (d, integer) in integers::<BLOCK>(key, inverse).into_iter().enumerate() {
+            block.set(slot % PANEL, d, integer as i8);
         }
     }
     scale
@@ -253,11 +253,19 @@ fn write_value(values: &mut [Integers], place: usize, slot: usize, value: &[f32]
     let (scale, inverse) = scale_of(value, LEVELS_I8);
     let panels = &mut values[place * value.len().div_ceil(PANEL)..];
     for (block, value) in panels.iter_mut().zip(value.chunks(PANEL)) {
-        for (d, value) in value.iter().enumerate() {
-            block.set(d, slot % BLOCK, integer(value * inverse, LEVELS_I8) as i8);
+        for (d, integer) in integers::<PANEL>(value, inverse).into_iter().enumerate() {
+            block.set(d, slot % BLOCK, integer as i8);
         }
     }
     scale
+}
+
+/// Up to `N` numbers times `inverse`, rounded; zeros for those that are not there.
+#[inline(always)]
+fn integers<const N: usize>(x: &[f32], inverse: f32) -> [i32; N] {
+    let mut all = [0.0; N];
+    all[..x.len()].copy_from_slice(x);
+    all.map(|x| integer(x * inverse, LEVELS_I8))
 }
 
 #[cfg(test)]
