@@ -36,8 +36,8 @@ fn logits_are_the_same_bits_on_every_platform() {
         })
         .collect();
     let expected = [
-        ["68d9e5697e380803", "dc74923ddbe98e83", "0a485f4245f84485", "b3eb7a1db8820551"],
-        ["cd7f4a563b2a01a1", "f4d7d58806686d1e", "29ab84609ec490f5", "1c15b650a3f648db"],
+        ["be7d68aa946531de", "d0b66bed2e34ddb8", "4f6a90ad35bfe793", "6761b7ad95b6e52a"],
+        ["9da99f873c94613b", "0d016dd53b00f2da", "51eb8a3dfd3d94bc", "621e0bc35c9d650a"],
     ];
     assert_eq!(found, expected);
 }
@@ -62,13 +62,13 @@ fn a_seed_draws_the_same_text_on_every_platform() {
     let (q8, ..) = run(&mut load(&GPT2_A, Precision::Q8), "The lamp in the window", &sampled(7));
     let (q4, ..) = run(&mut load(&GPT2_A, Precision::Q4), "The lamp in the window", &sampled(7));
     let expected = [
-        16, 16, 93, 283, 301, 259, 29, 91, 325, 275, 275, 275, 275, 275, 283, 283, 283, 283, 61, 283, 283,
-        283, 58, 58, 283, 283, 283, 54, 54, 54, 54, 54,
+        16, 16, 93, 283, 301, 259, 29, 91, 325, 275, 275, 275, 275, 275, 283, 54, 54, 54, 54, 283, 283, 283,
+        58, 58, 283, 283, 283, 54, 54, 54, 54, 54,
     ];
     assert_eq!(q8, expected);
     let expected = [
-        16, 16, 93, 283, 301, 259, 29, 62, 62, 47, 51, 93, 93, 4, 69, 69, 89, 29, 307, 74, 74, 74, 58, 58,
-        283, 283, 283, 54, 54, 54, 54, 54,
+        16, 16, 93, 283, 301, 259, 29, 43, 8, 93, 93, 93, 93, 4, 69, 69, 89, 29, 307, 74, 74, 74, 58, 58,
+        283, 283, 283, 54, 54, 54, 269, 93,
     ];
     assert_eq!(q4, expected);
 }

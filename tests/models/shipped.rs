@@ -111,7 +111,7 @@ fn integers_with_scales_are_the_floats_that_they_are_worth() {
 mod made_by_the_site {
     use super::*;
     use crate::fixture::{GPT2_B, OPT_A, OPT_B};
-    use crate::quality::compare;
+    use crate::quality::{Quality, compare};
     use crate::{fixture, greedy, run};
     use std::path::{Path, PathBuf};
     use vitrine::checkpoint::DType;
@@ -235,28 +235,36 @@ mod made_by_the_site {
         }
     }
 
-    /// The bounds that the README states, on the built-in model and a story that it was not trained on.
+    /// The bounds that the README states, on the built-in models and a story that they were not trained on.
     #[test]
-    fn the_built_in_model_loses_little() {
+    fn the_built_in_models_lose_little() {
         let story = std::fs::read_to_string(format!("{ROOT}/tests/fixtures/story.txt")).expect("the story");
-        let folder = Path::new(ROOT).join("www/models/storyteller");
-        // In q8 both are the same.
-        let mut sessions = [
-            load(source(&folder), Precision::Q8),
-            load(source(&folder), Precision::Q4),
-            load(shipped(&folder), Precision::Q4),
-        ];
-        let (q8, q4) = ((0.001, 5e-4, 0.97), (0.05, 0.08, 0.75));
-        let mut exact = load(source(&folder), Precision::F32);
-        let found = compare(&mut exact, &mut sessions, &story).expect("three comparisons");
-        for ((session, quality), (change, divergence, agreement)) in
-            sessions.iter().zip(found).zip([q8, q4, q4])
+        let found: Vec<Quality> = std::thread::scope(|scope| {
+            let compared = models().into_iter().map(|folder| {
+                let story = &story;
+                scope.spawn(move || {
+                    // In q8 the shipped model and its source are the same.
+                    let mut sessions = [(source(&folder), Precision::Q8), (shipped(&folder), Precision::Q4)]
+                        .map(|(files, precision)| load(files, precision));
+                    let mut exact = load(source(&folder), Precision::F32);
+                    compare(&mut exact, &mut sessions, story).expect("two comparisons")
+                })
+            });
+            let compared: Vec<_> = compared.collect();
+            compared.into_iter().flat_map(|model| model.join().expect("a result")).collect()
+        });
+        for (quality, (change, divergence, agreement)) in
+            found.iter().zip([(0.003, 5e-4, 0.97), (0.05, 0.08, 0.75)].into_iter().cycle())
         {
-            let precision = session.info().precision;
             assert!(quality.positions > 1000 && quality.perplexity > 1.0, "{quality:?}");
-            assert!(quality.perplexity_change.abs() <= change, "{precision:?}: {quality:?}");
-            assert!(quality.divergence <= divergence, "{precision:?}: {quality:?}");
-            assert!(quality.top_1_agreement >= agreement, "{precision:?}: {quality:?}");
+            assert!(quality.perplexity_change.abs() <= change, "{quality:?}");
+            assert!(quality.divergence <= divergence, "{quality:?}");
+            assert!(quality.top_1_agreement >= agreement, "{quality:?}");
         }
+        // One text this short tells a change of perplexity to 0.08 % (the divergence of 0.0004 is twice its variance at a position), so the
+        // bound on q8 is on all of them.
+        let changes: Vec<f64> = found.iter().step_by(2).map(|q8| q8.perplexity_change).collect();
+        let mean = changes.iter().sum::<f64>() / changes.len() as f64;
+        assert!(mean.abs() <= 0.001, "q8: {changes:?}");
     }
 }
