@@ -17,7 +17,7 @@ import { measure } from "./measuring.js";
 /** Of the worker's side; see protocol.js. */
 const PROTOCOL = 2;
 
-/** Tokens are sent at most this often, the first one at once. */
+/** Tokens are sent at most this often, the first one at once, and a cancel is looked for. */
 const BATCH_MS = 16;
 
 /** News of a load is given at most this often. */
@@ -288,8 +288,8 @@ async function score({ id, text }) {
 }
 
 /**
- * Calls `step` until it returns something, one turn of the event loop before each call, then frees the stepper; not after
- * a crash, when nothing of the wasm may be touched any more.
+ * Calls `step` until it returns something, with a turn of the event loop first and every {@link BATCH_MS}, then frees the stepper; not
+ * after a crash, when nothing of the wasm may be touched any more.
  *
  * @template T
  * @param {{ free: () => void }} stepper
@@ -299,8 +299,12 @@ async function score({ id, text }) {
 async function stepping(stepper, step) {
   try {
     let end;
+    let turnedAt = -Infinity;
     while (end === undefined) {
-      await turn();
+      if (performance.now() - turnedAt >= BATCH_MS) {
+        await turn();
+        turnedAt = performance.now();
+      }
       end = step();
     }
     stepper.free();
