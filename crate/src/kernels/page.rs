@@ -21,14 +21,13 @@ pub enum CacheFormat {
 /// ```text
 /// f32   keys    [heads][PAGE / PANEL][head_dim] entries: dimension d of 16 positions
 ///       values  [heads][ceil(head_dim / PANEL)][PAGE] entries: 16 dimensions of position p
-/// q8    keys    [PAGE / PANEL][heads][ceil(head_dim / BLOCK)] blocks: 32 dimensions of 16 positions
-///       values  [PAGE / BLOCK][heads][ceil(head_dim / PANEL)] blocks: 32 positions of 16 dimensions
-///       scales  [PAGE / PANEL][heads] entries each for keys and values: those of 16 positions
+/// q8    keys    [heads][PAGE / PANEL][ceil(head_dim / BLOCK)] blocks: 32 dimensions of 16 positions
+///       values  [heads][ceil(head_dim / PANEL)][PAGE / BLOCK] blocks: 32 positions of 16 dimensions
+///       scales  [heads] of a key and a value for each position
 /// ```
 ///
 /// Dimensions after the last are zeros. A scale belongs to one position, so a position is written without a look at its
-/// neighbours, and stays as it is when they come. While decoding, all heads are read up to some position: with 8 bits the positions come
-/// first, so that this is one stretch of memory, and not one for each head.
+/// neighbours, and stays as it is when they come.
 #[derive(Debug)]
 pub struct Page {
     heads: usize,
@@ -39,17 +38,17 @@ pub struct Page {
 #[derive(Debug)]
 enum Kind {
     F32 { keys: Box<[Entry]>, values: Box<[Entry]> },
-    Q8 { keys: Scaled, values: Scaled },
+    Q8 { keys: Box<[Integers]>, values: Box<[Integers]>, scales: Box<[Scales]> },
 }
 
-/// The integers of keys or values, and what they are worth.
-#[derive(Debug)]
-struct Scaled {
-    integers: Box<[Integers]>,
-    scales: Box<[Entry]>,
+/// What the integers of a head's keys and values are worth, by position.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scales {
+    pub(super) keys: [f32; PAGE],
+    pub(super) values: [f32; PAGE],
 }
 
-/// How many elements of each array of a [`Page`] belong to one head, and how many entries of scales.
+/// How many elements of each array of a [`Page`] belong to one head.
 struct Lengths {
     keys: usize,
     values: usize,
@@ -64,7 +63,7 @@ impl CacheFormat {
             Self::Q8 => Lengths {
                 keys: PAGE / PANEL * head_dim.div_ceil(BLOCK),
                 values: value_panels * (PAGE / BLOCK),
-                scales: 2 * (PAGE / PANEL),
+                scales: 1,
             },
         }
     }
@@ -90,13 +89,11 @@ impl Page {
             CacheFormat::F32 => {
                 Kind::F32 { keys: filled(keys, [0.0; PANEL])?, values: filled(values, [0.0; PANEL])? }
             }
-            CacheFormat::Q8 => {
-                let scaled = |len| -> Result<Scaled> {
-                    let scales = filled(heads * lengths.scales / 2, [0.0; PANEL])?;
-                    Ok(Scaled { integers: filled(len, Integers::ZERO)?, scales })
-                };
-                Kind::Q8 { keys: scaled(keys)?, values: scaled(values)? }
-            }
+            CacheFormat::Q8 => Kind::Q8 {
+                keys: filled(keys, Integers::ZERO)?,
+                values: filled(values, Integers::ZERO)?,
+                scales: filled(heads * lengths.scales, Scales { keys: [0.0; PAGE], values: [0.0; PAGE] })?,
+            },
         };
         Ok(Self { heads, head_dim, kind })
     }
@@ -105,7 +102,7 @@ impl Page {
     pub fn bytes(format: CacheFormat, heads: usize, head_dim: usize) -> u64 {
         let Lengths { keys, values, scales } = format.lengths(head_dim);
         let [elements, scales] = [keys + values, scales].map(|len| heads as u64 * len as u64);
-        elements * format.element_bytes() as u64 + scales * size_of::<Entry>() as u64
+        elements * format.element_bytes() as u64 + scales * size_of::<Scales>() as u64
     }
 
     /// How this page holds its numbers.
@@ -146,13 +143,11 @@ impl Page {
                     write_floats(keys, values, slot, key, value);
                 }
             }
-            Kind::Q8 { keys, values } => {
-                for (head, (key, value)) in rows.enumerate() {
-                    let place = slot / PANEL * heads + head;
-                    keys.scales[place][slot % PANEL] = write_key(&mut keys.integers, place, slot, key);
-                    let block = slot / BLOCK * heads + head;
-                    values.scales[place][slot % PANEL] =
-                        write_value(&mut values.integers, block, slot, value);
+            Kind::Q8 { keys, values, scales } => {
+                let heads = keys.chunks_exact_mut(lengths.keys).zip(values.chunks_exact_mut(lengths.values));
+                for (((keys, values), scales), (key, value)) in heads.zip(scales).zip(rows) {
+                    scales.keys[slot] = write_key(keys, slot, key);
+                    scales.values[slot] = write_value(values, slot, value);
                 }
             }
         }
@@ -171,43 +166,17 @@ impl Page {
         (part(keys, head, lengths.keys), part(values, head, lengths.values))
     }
 
-    /// A panel of a head's keys, and what their integers are worth.
+    /// The keys and values of a head as integers, and what they are worth.
     ///
     /// # Panics
     /// If this page is of another format.
     #[inline(always)]
-    pub(super) fn keys(&self, panel: usize, head: usize) -> (&[Integers], &Entry) {
-        let (keys, _) = self.integers();
-        let place = panel * self.heads + head;
-        (part(&keys.integers, place, self.head_dim.div_ceil(BLOCK)), &keys.scales[place])
-    }
-
-    /// A block of positions of a head's values: of each panel of dimensions one.
-    ///
-    /// # Panics
-    /// If this page is of another format.
-    #[inline(always)]
-    pub(super) fn values(&self, block: usize, head: usize) -> &[Integers] {
-        let (_, values) = self.integers();
-        part(&values.integers, block * self.heads + head, self.head_dim.div_ceil(PANEL))
-    }
-
-    /// What the integers of a head's values are worth, for a panel of positions.
-    ///
-    /// # Panics
-    /// If this page is of another format.
-    #[inline(always)]
-    pub(super) fn value_scales(&self, panel: usize, head: usize) -> &Entry {
-        let (_, values) = self.integers();
-        &values.scales[panel * self.heads + head]
-    }
-
-    #[inline(always)]
-    fn integers(&self) -> (&Scaled, &Scaled) {
-        let Kind::Q8 { keys, values } = &self.kind else {
+    pub(super) fn integers(&self, head: usize) -> (&[Integers], &[Integers], &Scales) {
+        let Kind::Q8 { keys, values, scales } = &self.kind else {
             panic!("pages of one cache differ in their format")
         };
-        (keys, values)
+        let lengths = CacheFormat::Q8.lengths(self.head_dim);
+        (part(keys, head, lengths.keys), part(values, head, lengths.values), &scales[head])
     }
 }
 
@@ -236,10 +205,10 @@ fn write_floats(keys: &mut [Entry], values: &mut [Entry], slot: usize, key: &[f3
     }
 }
 
-/// Writes the key to the panel at `place`, and returns its scale.
-fn write_key(keys: &mut [Integers], place: usize, slot: usize, key: &[f32]) -> f32 {
+/// Writes the key and returns its scale.
+fn write_key(keys: &mut [Integers], slot: usize, key: &[f32]) -> f32 {
     let (scale, inverse) = scale_of(key, LEVELS_I8);
-    let blocks = &mut keys[place * key.len().div_ceil(BLOCK)..];
+    let blocks = &mut keys[slot / PANEL * key.len().div_ceil(BLOCK)..];
     for (block, key) in blocks.iter_mut().zip(key.chunks(BLOCK)) {
         for (d, integer) in integers::<BLOCK>(key, inverse).into_iter().enumerate() {
             block.set(slot % PANEL, d, integer as i8);
@@ -248,19 +217,18 @@ fn write_key(keys: &mut [Integers], place: usize, slot: usize, key: &[f32]) -> f
     scale
 }
 
-/// Writes the value to the block of positions at `place`, and returns its scale.
-fn write_value(values: &mut [Integers], place: usize, slot: usize, value: &[f32]) -> f32 {
+/// Writes the value and returns its scale.
+fn write_value(values: &mut [Integers], slot: usize, value: &[f32]) -> f32 {
     let (scale, inverse) = scale_of(value, LEVELS_I8);
-    let panels = &mut values[place * value.len().div_ceil(PANEL)..];
-    for (block, value) in panels.iter_mut().zip(value.chunks(PANEL)) {
+    for (panel, value) in values.chunks_exact_mut(PAGE / BLOCK).zip(value.chunks(PANEL)) {
         for (d, integer) in integers::<PANEL>(value, inverse).into_iter().enumerate() {
-            block.set(d, slot % BLOCK, integer as i8);
+            panel[slot / BLOCK].set(d, slot % BLOCK, integer as i8);
         }
     }
     scale
 }
 
-/// Up to `N` numbers times `inverse`, rounded; zeros for those that are not there.
+/// Up to `N` numbers times `inverse`, rounded, and zeros.
 #[inline(always)]
 fn integers<const N: usize>(x: &[f32], inverse: f32) -> [i32; N] {
     let mut all = [0.0; N];
@@ -280,10 +248,9 @@ mod tests {
             for format in [CacheFormat::F32, CacheFormat::Q8] {
                 let bytes = match Page::new(format, 3, head_dim).expect("fits").kind {
                     Kind::F32 { keys, values } => size_of_val(&*keys) + size_of_val(&*values),
-                    Kind::Q8 { keys, values } => [keys, values]
-                        .map(|of| size_of_val(&*of.integers) + size_of_val(&*of.scales))
-                        .iter()
-                        .sum(),
+                    Kind::Q8 { keys, values, scales } => {
+                        size_of_val(&*keys) + size_of_val(&*values) + size_of_val(&*scales)
+                    }
                 };
                 assert_eq!(bytes as u64, Page::bytes(format, 3, head_dim), "{format:?}, {head_dim}");
             }

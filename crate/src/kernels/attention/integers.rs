@@ -10,7 +10,6 @@
 //! depends on it.
 
 use std::ops::Range;
-use std::slice;
 
 use super::super::page::Page;
 use super::super::q8::Integers;
@@ -128,11 +127,6 @@ impl Part<'_> {
         self.pages.iter().zip((0..self.positions()).step_by(PAGE))
     }
 
-    /// The positions of the page that begins with position `start`, as far as the last query sees.
-    fn seen(&self, start: usize) -> Range<usize> {
-        start..self.positions().min(start + PAGE)
-    }
-
     /// Hands over the rows of each head: its queries, times the scale.
     #[inline(always)]
     fn queries(&self, q: &[f32], scaled: &mut [f32], mut rows: impl FnMut(&[f32])) {
@@ -156,10 +150,11 @@ impl Part<'_> {
     ) {
         let (stride, blocks) = (self.shape.scores_stride(), x.len() / self.heads.len());
         for (page, start) in self.pages() {
-            for (panel, start) in self.seen(start).step_by(PANEL).enumerate() {
-                let heads = self.heads.clone().zip(x.chunks_exact(blocks));
-                for ((head, x), scores) in heads.zip(scores.chunks_exact_mut(M * stride)) {
-                    let (keys, scales) = page.keys(panel, head);
+            let heads = self.heads.clone().zip(x.chunks_exact(blocks));
+            for ((head, x), scores) in heads.zip(scores.chunks_exact_mut(M * stride)) {
+                let (keys, _, scales) = page.integers(head);
+                let panels = keys.chunks_exact(blocks).zip(scales.keys.as_chunks::<PANEL>().0);
+                for ((keys, scales), start) in panels.zip((start..self.positions()).step_by(PANEL)) {
                     let mut sums = [[0.0; PANEL]; M];
                     products(keys, x, &mut sums);
                     for (scores, sums) in scores.chunks_exact_mut(stride).zip(sums) {
@@ -189,10 +184,8 @@ impl Part<'_> {
                 let seen = self.shape.past + query + 1;
                 *factor = 1.0 / exponentials(lanes, &mut scores[..seen]);
                 for ((page, _), weights) in self.pages().zip(scores.as_chunks_mut::<PAGE>().0) {
-                    for (panel, weights) in weights.as_chunks_mut::<PANEL>().0.iter_mut().enumerate() {
-                        let scales = page.value_scales(panel, head);
-                        weights.iter_mut().zip(scales).for_each(|(weight, scale)| *weight *= scale);
-                    }
+                    let (.., scales) = page.integers(head);
+                    weights.iter_mut().zip(&scales.values).for_each(|(weight, scale)| *weight *= scale);
                 }
                 scores[seen..].fill(0.0);
             }
@@ -210,13 +203,11 @@ impl Part<'_> {
         sums.fill([[0.0; PANEL]; M]);
         let blocks = x.len() / self.heads.len();
         for (page, start) in self.pages() {
-            for (block, start) in self.seen(start).step_by(BLOCK).enumerate() {
-                let heads = self.heads.clone().zip(x.chunks_exact(blocks));
-                for ((head, x), sums) in heads.zip(sums.chunks_exact_mut(self.shape.value_panels())) {
-                    let x = slice::from_ref(&x[start / BLOCK]);
-                    for (values, sums) in page.values(block, head).iter().zip(sums) {
-                        products(slice::from_ref(values), x, sums);
-                    }
+            let heads = self.heads.clone().zip(x.chunks_exact(blocks));
+            for ((head, x), sums) in heads.zip(sums.chunks_exact_mut(self.shape.value_panels())) {
+                let (_, values, _) = page.integers(head);
+                for (values, sums) in values.chunks_exact(PAGE / BLOCK).zip(sums) {
+                    products(values, &x[start / BLOCK..], sums);
                 }
             }
         }
