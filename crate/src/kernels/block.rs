@@ -63,3 +63,20 @@ impl Block for Entry {
         }
     }
 }
+
+/// Copies numbers, as a rule `N`: browsers copy a number of bytes that is known by a few instructions, and any other by a call.
+#[inline(always)]
+pub(super) fn copy<const N: usize>(from: &[f32], to: &mut [f32]) {
+    match (<&[f32; N]>::try_from(from), to.as_chunks_mut::<N>()) {
+        (Ok(from), ([to], [])) => *to = *from,
+        (_, _) => to.copy_from_slice(from),
+    }
+}
+
+/// `rest` and then `padding`.
+#[inline(always)]
+pub(super) fn padded<const N: usize>(rest: &[f32], padding: f32) -> [f32; N] {
+    let mut block = [padding; N];
+    copy::<N>(rest, &mut block[..rest.len()]);
+    block
+}

@@ -5,7 +5,7 @@
 //!
 //! # Legend
 //!
-//! `y = x Wᵀ`: `W` is `[n, k]` (`n` output rows, `k` inputs), `x` is `[m, k]`, `y` is `[m, n]`, all row-major.
+//! `y += x Wᵀ`: `W` is `[n, k]` (`n` output rows, `k` inputs), `x` is `[m, k]`, `y` is `[m, n]`, all row-major.
 //! `m = 1` while decoding (bounded by memory bandwidth), `m` = the length of a chunk while a prompt is read
 //! (bounded by multiply-adds).
 //!
@@ -124,8 +124,8 @@ pub type Entry = [f32; PANEL];
 
 /// Products with a packed matrix of blocks `B`.
 ///
-/// Both methods add up every output along `k` in the same order with a single accumulator: the rows of
-/// [`matmul`](Self::matmul) equal [`matvec`](Self::matvec) to the bit.
+/// Both methods add to what `y` holds, zeros or a bias. They add up every output along `k` in the same order with a single accumulator: the
+/// rows of [`matmul`](Self::matmul) equal [`matvec`](Self::matvec) to the bit.
 pub trait MatrixKernel<B>: Sync {
     /// The name that benchmarks and the page show.
     fn name(&self) -> &'static str;
@@ -133,14 +133,14 @@ pub trait MatrixKernel<B>: Sync {
     /// The wasm instruction that does the multiply-adds; its peak is one of [`limits::peaks`].
     fn instruction(&self) -> &'static str;
 
-    /// `y = W x` for one vector: `x` is `[k]`, `y` is `[n]`, `panels` is `ceil(n / PANEL)` panels of
+    /// `y += W x` for one vector: `x` is `[k]`, `y` is `[n]`, `panels` is `ceil(n / PANEL)` panels of
     /// `ceil(k / B::DEPTH)` blocks.
     ///
     /// # Panics
     /// If the number of blocks is another.
     fn matvec(&self, panels: &[B], x: &[f32], y: &mut [f32]);
 
-    /// Columns `columns` of `y = x Wᵀ`: `x` is `[m, k]`, `y` is `[m, n]`, and `panels` holds the output rows
+    /// Columns `columns` of `y += x Wᵀ`: `x` is `[m, k]`, `y` is `[m, n]`, and `panels` holds the output rows
     /// `columns` of `W`, which is all of it (`0..n`) or one segment. Other columns of `y` are left alone.
     ///
     /// # Panics
@@ -166,12 +166,6 @@ pub trait VectorKernel: Sync {
     /// # Panics
     /// If lengths differ, or `x` is not a whole number of rows.
     fn layer_norm(&self, x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f32]);
-
-    /// `y += x` for every row: `y` is `[m, n]` and `x` is `[n]`. A residual is `m = 1`, a bias any `m`.
-    ///
-    /// # Panics
-    /// If `y` is not a whole number of rows.
-    fn add(&self, x: &[f32], y: &mut [f32]);
 
     /// Applies `activation` to every element.
     fn activation(&self, activation: Activation, x: &mut [f32]);

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use super::block::{BLOCK, Block, Tile};
+use super::block::{BLOCK, Block, Tile, copy};
 use super::{Entry, MatrixKernel, PANEL};
 use crate::error::{Error, Result};
 
@@ -140,7 +140,7 @@ impl<B: Block> Packed<B> {
                 let strip = strip[(start - column) * width..].chunks_exact(width);
                 let depth = BLOCK.min(columns.end - start);
                 for (tile, strip) in tile.iter_mut().zip(strip.take(depth)) {
-                    tile[lane..lane + here].copy_from_slice(&strip[output..output + here]);
+                    copy::<PANEL>(&strip[output..output + here], &mut tile[lane..lane + here]);
                 }
                 tile[depth..].fill([0.0; PANEL]);
                 B::pack(&tile, lane..lane + here, blocks);
@@ -161,7 +161,7 @@ impl<B: Block> Packed<B> {
         B::unpack(&self.segments[segment][panel], row % PANEL, out);
     }
 
-    /// `y = x Wᵀ` with `kernel`: `x` is `[m, k]`, `y` is `[m, n]`.
+    /// `y += x Wᵀ` with `kernel`: `x` is `[m, k]`, `y` is `[m, n]`.
     ///
     /// # Panics
     /// If a length differs.

@@ -1,5 +1,6 @@
 //! The pages of the KV cache: panels of keys and values, written in place.
 
+use super::block::padded;
 use super::q8::Integers;
 use super::quantise::{LEVELS_I8, integer, scale_of};
 use super::{BLOCK, Entry, PAGE, PANEL};
@@ -231,9 +232,7 @@ fn write_value(values: &mut [Integers], slot: usize, value: &[f32]) -> f32 {
 /// Up to `N` numbers times `inverse`, rounded, and zeros.
 #[inline(always)]
 fn integers<const N: usize>(x: &[f32], inverse: f32) -> [i32; N] {
-    let mut all = [0.0; N];
-    all[..x.len()].copy_from_slice(x);
-    all.map(|x| integer(x * inverse, LEVELS_I8))
+    padded(x, 0.0).map(|x| integer(x * inverse, LEVELS_I8))
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@
 
 use std::ops::Range;
 
+use super::block::{copy, padded};
 use super::{Entry, Lanes, MatrixKernel, PANEL};
 
 /// The most rows of `x` that a tile can have.
@@ -50,13 +51,10 @@ impl<L: Lanes, const TILE: usize> MatrixKernel<Entry> for F32Panels<L, TILE> {
     fn matvec(&self, panels: &[Entry], x: &[f32], y: &mut [f32]) {
         let (n, k) = (y.len(), x.len());
         check_panels(panels, n, k);
-        if k == 0 {
-            return y.fill(0.0);
-        }
-        for (panel, y) in panels.chunks_exact(k).zip(y.chunks_mut(PANEL)) {
-            let mut sums = [0.0; PANEL];
+        for (panel, y) in panels.chunks_exact(k.max(1)).zip(y.chunks_mut(PANEL)) {
+            let mut sums = padded(y, 0.0);
             row(self.0, panel, x, &mut sums);
-            y.copy_from_slice(&sums[..y.len()]);
+            copy::<PANEL>(&sums[..y.len()], y);
         }
     }
 
@@ -77,11 +75,8 @@ impl<L: Lanes, const TILE: usize> MatrixKernel<Entry> for F32Panels<L, TILE> {
         if m == 1 {
             return self.matvec(panels, x, &mut y[columns]);
         }
-        if columns.is_empty() {
+        if columns.is_empty() || k == 0 {
             return;
-        }
-        if k == 0 {
-            return y.chunks_exact_mut(n).for_each(|y| y[columns.clone()].fill(0.0));
         }
         let mut packed = vec![[0.0; TILE]; m.min(M_BLOCK).div_ceil(TILE) * k.min(K_BLOCK)];
         for (x, y) in x.chunks(M_BLOCK * k).zip(y.chunks_mut(M_BLOCK * n)) {
@@ -100,14 +95,12 @@ impl<L: Lanes, const TILE: usize> MatrixKernel<Entry> for F32Panels<L, TILE> {
                     for (tile_x, y) in packed.chunks_exact(depth).zip(y.chunks_mut(TILE * n)) {
                         // loop 2: tiles of x; loop 1 is in `tile`
                         let mut sums = [[0.0; PANEL]; TILE];
-                        if start > 0 {
-                            for (sums, y) in sums.iter_mut().zip(y.chunks_exact(n)) {
-                                sums[..columns.len()].copy_from_slice(&y[columns.clone()]);
-                            }
+                        for (sums, y) in sums.iter_mut().zip(y.chunks_exact(n)) {
+                            *sums = padded(&y[columns.clone()], 0.0);
                         }
                         tile(self.0, panel, tile_x, &mut sums);
                         for (sums, y) in sums.iter().zip(y.chunks_exact_mut(n)) {
-                            y[columns.clone()].copy_from_slice(&sums[..columns.len()]);
+                            copy::<PANEL>(&sums[..columns.len()], &mut y[columns.clone()]);
                         }
                     }
                 }

@@ -11,7 +11,7 @@
 
 use std::ops::Range;
 
-use super::block::{BLOCK, Block};
+use super::block::{BLOCK, Block, copy, padded};
 use super::quantise::{Scale, quantise_inputs};
 use super::{Entry, MatrixKernel, PANEL};
 
@@ -64,14 +64,11 @@ impl<B: Block, D: Dots<B>> MatrixKernel<B> for Quantised<D> {
 
     fn matvec(&self, panels: &[B], x: &[f32], y: &mut [f32]) {
         let blocks = check_panels(panels, y.len(), x.len());
-        if blocks == 0 {
-            return y.fill(0.0);
-        }
         let x: Vec<_> = inputs::<B, D, 1>(self.0, x, x.len(), B::INPUT_LEVELS).collect();
-        for (panel, y) in panels.chunks_exact(blocks).zip(y.chunks_mut(PANEL)) {
-            let mut sums = [0.0; PANEL];
+        for (panel, y) in panels.chunks_exact(blocks.max(1)).zip(y.chunks_mut(PANEL)) {
+            let mut sums = padded(y, 0.0);
             self.0.row(panel, &x, &mut sums);
-            y.copy_from_slice(&sums[..y.len()]);
+            copy::<PANEL>(&sums[..y.len()], y);
         }
     }
 
@@ -87,11 +84,8 @@ impl<B: Block, D: Dots<B>> MatrixKernel<B> for Quantised<D> {
         if m == 1 {
             return self.matvec(panels, x, &mut y[columns]);
         }
-        if columns.is_empty() {
+        if columns.is_empty() || blocks == 0 {
             return;
-        }
-        if blocks == 0 {
-            return y.chunks_exact_mut(n).for_each(|y| y[columns.clone()].fill(0.0));
         }
         let tile = |x| inputs::<B, D, TILE>(self.0, x, k, B::INPUT_LEVELS).collect();
         let tiles: Vec<Vec<_>> = x.chunks(TILE * k).map(tile).collect();
@@ -103,14 +97,12 @@ impl<B: Block, D: Dots<B>> MatrixKernel<B> for Quantised<D> {
                 let columns = first..columns.end.min(first + PANEL);
                 for (tile, y) in tiles.iter().zip(y.chunks_mut(TILE * n)) {
                     let mut sums = [[0.0; PANEL]; TILE];
-                    if start > 0 {
-                        for (sums, y) in sums.iter_mut().zip(y.chunks_exact(n)) {
-                            sums[..columns.len()].copy_from_slice(&y[columns.clone()]);
-                        }
+                    for (sums, y) in sums.iter_mut().zip(y.chunks_exact(n)) {
+                        *sums = padded(&y[columns.clone()], 0.0);
                     }
                     self.0.tile(panel, &tile[range.clone()], &mut sums);
                     for (sums, y) in sums.iter().zip(y.chunks_exact_mut(n)) {
-                        y[columns.clone()].copy_from_slice(&sums[..columns.len()]);
+                        copy::<PANEL>(&sums[..columns.len()], &mut y[columns.clone()]);
                     }
                 }
             }
@@ -130,9 +122,7 @@ pub(super) fn inputs<B, D: Dots<B>, const M: usize>(
         let (mut scales, mut integers) = ([0.0; M], [[0; BLOCK]; M]);
         for (r, x) in x.chunks_exact(k).enumerate() {
             let x = &x[start..k.min(start + BLOCK)];
-            let mut block = [0.0; BLOCK];
-            block[..x.len()].copy_from_slice(x);
-            (scales[r], integers[r]) = quantise_inputs(&block, levels);
+            (scales[r], integers[r]) = quantise_inputs(&padded(x, 0.0), levels);
         }
         dots.input(scales, &integers)
     })

@@ -4,6 +4,7 @@
 //! through the same instructions. So the order of every sum depends on the length of the row alone.
 
 use super::attention::WithIntegers;
+use super::block::padded;
 use super::{Activation, AttentionShape, Lanes, Page, VectorKernel, attention, math};
 
 /// Elements taken at a time.
@@ -65,21 +66,6 @@ impl<L: WithIntegers> VectorKernel for VectorOperations<L> {
             let mut last = [0.0; 4];
             one(&padded(x_rest, 0.0), &padded(weight_rest, 0.0), &padded(bias_rest, 0.0), &mut last);
             y_rest.copy_from_slice(&last[..y_rest.len()]);
-        }
-    }
-
-    fn add(&self, x: &[f32], y: &mut [f32]) {
-        let (lanes, n) = (self.0, x.len());
-        assert!(y.len().is_multiple_of(n.max(1)), "{} is not a whole number of rows of {n}", y.len());
-        let (x, x_rest) = x.as_chunks();
-        for y in y.chunks_exact_mut(n.max(1)) {
-            let (y, y_rest) = y.as_chunks_mut();
-            for (x, y) in x.iter().zip(y) {
-                lanes.store(lanes.add(lanes.load(y), lanes.load(x)), y);
-            }
-            for (x, y) in x_rest.iter().zip(y_rest) {
-                *y += x;
-            }
         }
     }
 
@@ -183,12 +169,4 @@ fn map<L: Lanes>(lanes: L, x: &mut [f32], f: impl Fn(L::V) -> L::V) {
         one(&mut last);
         rest.copy_from_slice(&last[..rest.len()]);
     }
-}
-
-/// `rest` and then `padding`.
-#[inline(always)]
-fn padded<const N: usize>(rest: &[f32], padding: f32) -> [f32; N] {
-    let mut block = [padding; N];
-    block[..rest.len()].copy_from_slice(rest);
-    block
 }

@@ -65,7 +65,7 @@ impl Matrix {
         with!(self, packed => packed.row(row, out));
     }
 
-    /// `y = x Wᵀ`: `x` is `[seq, columns]`, `y` is `[seq, rows]`.
+    /// `y += x Wᵀ`: `x` is `[seq, columns]`, `y` is `[seq, rows]`.
     pub(super) fn multiply(&self, kernels: Kernels, seq: usize, x: &[f32], y: &mut [f32]) {
         match self {
             Self::F32(packed) => packed.matmul(kernels.f32, seq, x, y),

@@ -47,7 +47,7 @@ pub(in crate::kernels) fn matvec_is_close_to_the_reference<B: Block>(
         for k in [0, 1, 2, 3, 5, 16, 31, 32, 33, 63, 257, 768] {
             let matrix = packed(n, k, &random.vec(n * k));
             let x = random.vec(k);
-            let mut y = vec![f32::NAN; n];
+            let mut y = vec![0.0; n];
             kernel.matvec(panels(&matrix), &x, &mut y);
             let (w, x) = as_seen(&matrix, &x);
             // Each of k additions rounds a partial sum that is at most Σ |w x|, and a term was rounded four times.
@@ -68,7 +68,7 @@ pub(in crate::kernels) fn matvec_picks_single_columns_exactly(name: &str, kernel
     for column in 0..k {
         let mut x = vec![0.0; k];
         x[column] = 1.0;
-        let mut y = vec![f32::NAN; n];
+        let mut y = vec![0.0; n];
         kernel.matvec(panels(&matrix), &x, &mut y);
         let expected: Vec<f32> = w.iter().skip(column).step_by(k).copied().collect();
         assert_eq!(y, expected, "{name}: column {column}");
@@ -80,10 +80,11 @@ pub(in crate::kernels) fn matmul_is_matvec_to_the_bit<B: Block>(name: &str, kern
     let mut check = |m: usize, n: usize, k: usize| {
         let (w, x) = (random.vec(n * k), random.vec(m * k));
         let matrix = packed(n, k, &w);
-        let mut y = vec![f32::NAN; m * n];
+        let before = random.vec(m * n);
+        let mut y = before.clone();
         kernel.matmul(panels(&matrix), m, &x, &mut y, 0..n);
         for row in 0..m {
-            let mut expected = vec![f32::NAN; n];
+            let mut expected = before[row * n..][..n].to_vec();
             kernel.matvec(panels(&matrix), &x[row * k..][..k], &mut expected);
             assert_eq!(bits(&y[row * n..][..n]), bits(&expected), "{name}: row {row} of {m}, [{n}, {k}]");
         }
@@ -103,6 +104,26 @@ pub(in crate::kernels) fn matmul_is_matvec_to_the_bit<B: Block>(name: &str, kern
     }
 }
 
+pub(in crate::kernels) fn products_begin_with_what_is_there<B: Block>(
+    name: &str,
+    kernel: &dyn MatrixKernel<B>,
+) {
+    let mut random = Random::new(19);
+    for (m, n, k) in [(1, 37, 0), (1, 37, 70), (3, 20, 0), (TILE + 1, 33, 70)] {
+        let (matrix, x, bias) = (packed(n, k, &random.vec(n * k)), random.vec(m * k), random.vec(m * n));
+        let (mut product, mut y) = (vec![0.0; m * n], bias.clone());
+        matrix.matmul(kernel, m, &x, &mut product);
+        matrix.matmul(kernel, m, &x, &mut y);
+        let expected: Vec<f64> =
+            product.iter().zip(&bias).map(|(product, bias)| f64::from(*product) + f64::from(*bias)).collect();
+        // A handful of additions of numbers below 32.
+        assert_close(&y, &expected, |_| 1e-4, &format!("{name}: {m} times [{n}, {k}]"));
+        if k == 0 {
+            assert_eq!(y, bias, "{name}: {m} times [{n}, 0]");
+        }
+    }
+}
+
 pub(in crate::kernels) fn matmul_leaves_other_columns_alone<B: Block>(
     name: &str,
     kernel: &dyn MatrixKernel<B>,
@@ -115,7 +136,7 @@ pub(in crate::kernels) fn matmul_leaves_other_columns_alone<B: Block>(
         let mut y = vec![7.0; m * n];
         kernel.matmul(&panels(&matrix)[..2 * k.div_ceil(B::DEPTH)], m, &x[..m * k], &mut y, 10..31);
         for (i, y) in y.iter().enumerate() {
-            assert!((10..31).contains(&(i % n)) == (*y != 7.0), "{name}: element {i} is {y}");
+            assert!((k > 0 && (10..31).contains(&(i % n))) == (*y != 7.0), "{name}: element {i} is {y}");
         }
     }
 }
@@ -127,20 +148,21 @@ pub(in crate::kernels) fn segments_and_ranges_of_rows_equal_the_whole<B: Block>(
     let (m, n, k) = (TILE + 1, 5 * PANEL + 3, 19);
     let mut random = Random::new(5);
     let (w, x) = (random.vec(n * k), random.vec(m * k));
-    let mut whole = vec![f32::NAN; m * n];
+    let mut whole = vec![0.0; m * n];
     packed::<B>(n, k, &w).matmul(kernel, m, &x, &mut whole);
     let mut segmented =
         Packed::<B>::with_segments(n, k, 2 * k.div_ceil(B::DEPTH) * size_of::<B>()).expect("fits");
     assert_eq!(segmented.segments().count(), 3);
     segmented.set_rows(0, &w);
-    let mut y = vec![f32::NAN; m * n];
+    let mut y = vec![0.0; m * n];
     segmented.matmul(kernel, m, &x, &mut y);
     assert_eq!(bits(&y), bits(&whole), "{name}: segments");
+    y[..n].fill(0.0);
     segmented.matmul(kernel, 1, &x[..k], &mut y[..n]);
     assert_eq!(bits(&y[..n]), bits(&whole[..n]), "{name}: segments, one row");
     for cut in [0, 1, PANEL, 30, n] {
         let (first, second) = w.split_at(cut * k);
-        let mut y = vec![f32::NAN; m * n];
+        let mut y = vec![0.0; m * n];
         kernel.matmul(panels(&packed::<B>(cut, k, first)), m, &x, &mut y, 0..cut);
         kernel.matmul(panels(&packed::<B>(n - cut, k, second)), m, &x, &mut y, cut..n);
         assert_eq!(bits(&y), bits(&whole), "{name}: cut at {cut}");
@@ -159,7 +181,7 @@ pub(in crate::kernels) fn plain_instruction_sets_give_the_bits_of_portable<B: Bl
     let mut random = Random::new(17);
     for (m, n, k) in [(TILE + 3, 37, K_BLOCK + 5), (1, 50, 768), (3, 16, 1100)] {
         let (matrix, x) = (packed(n, k, &random.vec(n * k)), random.vec(m * k));
-        let (mut found, mut expected) = (vec![f32::NAN; m * n], vec![f32::NAN; m * n]);
+        let (mut found, mut expected) = (vec![0.0; m * n], vec![0.0; m * n]);
         matrix.matmul(kernel, m, &x, &mut found);
         matrix.matmul(portable, m, &x, &mut expected);
         assert_eq!(bits(&found), bits(&expected), "{name}: {m} times [{n}, {k}]");
@@ -171,7 +193,7 @@ pub(in crate::kernels) fn extremes_do_not_overflow<B: Block>(name: &str, kernel:
     let (m, n, k) = (TILE + 1, PANEL, 3 * BLOCK);
     for (weight, input) in [(1.0, 1.0), (-1.0, 1.0), (1.0, -1.0), (-1.0, -1.0)] {
         let (matrix, x) = (packed(n, k, &vec![weight; n * k]), vec![input; m * k]);
-        let mut y = vec![f32::NAN; m * n];
+        let mut y = vec![0.0; m * n];
         matrix.matmul(kernel, m, &x, &mut y);
         let expected = weight * input * k as f32;
         // 1 is close to 127 times a scale, and 8 times one.

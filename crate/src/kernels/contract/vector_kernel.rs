@@ -76,19 +76,6 @@ pub(in crate::kernels) fn layer_norm_is_close_to_the_reference(name: &str, kerne
     }
 }
 
-pub(in crate::kernels) fn add_adds_to_every_row(name: &str, kernel: &dyn VectorKernel) {
-    let mut random = Random::new(9);
-    kernel.add(&[], &mut []);
-    for n in LENGTHS {
-        for m in [0, 1, 3] {
-            let (x, mut y) = (random.vec(n), random.vec(m * n));
-            let expected: Vec<f32> = y.iter().enumerate().map(|(i, y)| y + x[i % n]).collect();
-            kernel.add(&x, &mut y);
-            assert_eq!(y, expected, "{name}: {m} rows of {n}");
-        }
-    }
-}
-
 pub(in crate::kernels) fn activations_are_close_to_the_reference(name: &str, kernel: &dyn VectorKernel) {
     for activation in ACTIVATIONS {
         kernel.activation(activation, &mut []);
