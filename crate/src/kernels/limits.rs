@@ -23,6 +23,11 @@ pub struct Peak {
 }
 
 impl Peak {
+    #[cfg(test)]
+    pub(super) const fn of(instruction: &'static str, run: fn(u32) -> u64) -> Self {
+        Self { instruction, run }
+    }
+
     /// Executes the loop `iterations` times and returns the multiply-adds that were done.
     pub fn run(&self, iterations: u32) -> u64 {
         (self.run)(iterations)
