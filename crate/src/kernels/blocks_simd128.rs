@@ -11,7 +11,7 @@ use core::arch::wasm32::*;
 use core::hint::black_box;
 
 use super::quantise::Scale;
-use super::quantised::{Dots, Quantised, QuantisedBlock, TILE};
+use super::quantised::{Dots, Quantised, Scales, TILE};
 use super::simd128::Simd128;
 use super::{BLOCK, Entry, Lanes, PANEL};
 
@@ -25,13 +25,18 @@ pub(super) trait BlockDots<B>: Copy + Sync + 'static {
     /// [`BLOCK`] inputs of each of `M` rows.
     type Input<const M: usize>: Copy;
 
+    /// A block of weights as a tile reads it.
+    type Unpacked: Scales + Copy;
+
+    fn unpacked<'a>(self, panel: &'a [B], scratch: &'a mut Vec<Self::Unpacked>) -> &'a [Self::Unpacked];
+
     fn input<const M: usize>(self, integers: &[[i32; BLOCK]; M]) -> Self::Input<M>;
 
     /// `Σ_k weight[row][k] input[k]` of the four quads of rows.
     fn row(self, block: &B, x: &Self::Input<1>) -> [v128; 4];
 
     /// The same of the two quads of a half, for each row of inputs.
-    fn half<const HALF: usize>(self, block: &B, x: &Self::Input<TILE>) -> [[v128; 2]; TILE];
+    fn half<const HALF: usize>(self, block: &Self::Unpacked, x: &Self::Input<TILE>) -> [[v128; 2]; TILE];
 }
 
 /// [`BlockDots`] as the loops of products take them.
@@ -50,10 +55,16 @@ pub(super) struct Input<I, const M: usize> {
     integers: I,
 }
 
-impl<B: QuantisedBlock, D: BlockDots<B>> Dots<B> for InVectors<D> {
+impl<B: Scales, D: BlockDots<B>> Dots<B> for InVectors<D> {
     const NAME: &'static str = D::NAME;
     const INSTRUCTION: &'static str = D::INSTRUCTION;
     type Input<const M: usize> = Input<D::Input<M>, M>;
+    type Unpacked = D::Unpacked;
+
+    #[inline(always)]
+    fn unpacked<'a>(self, panel: &'a [B], scratch: &'a mut Vec<D::Unpacked>) -> &'a [D::Unpacked] {
+        self.0.unpacked(panel, scratch)
+    }
 
     #[inline(always)]
     fn input<const M: usize>(self, scales: [f32; M], integers: &[[i32; BLOCK]; M]) -> Self::Input<M> {
@@ -78,7 +89,7 @@ impl<B: QuantisedBlock, D: BlockDots<B>> Dots<B> for InVectors<D> {
     }
 
     #[inline(always)]
-    fn tile(self, panel: &[B], x: &[Self::Input<TILE>], sums: &mut [Entry; TILE]) {
+    fn tile(self, panel: &[D::Unpacked], x: &[Self::Input<TILE>], sums: &mut [Entry; TILE]) {
         self.half_tile::<B, 0>(panel, x, sums);
         self.half_tile::<B, 1>(panel, x, sums);
     }
@@ -88,11 +99,10 @@ impl<D> InVectors<D> {
     #[inline(never)]
     fn half_tile<B, const HALF: usize>(
         self,
-        panel: &[B],
+        panel: &[D::Unpacked],
         x: &[Input<D::Input<TILE>, TILE>],
         sums: &mut [Entry; TILE],
     ) where
-        B: QuantisedBlock,
         D: BlockDots<B>,
     {
         let [left, right] = D::HALVES[HALF];

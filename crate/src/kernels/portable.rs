@@ -94,10 +94,15 @@ impl WithIntegers for Portable {
     const EXACT: (Self, Self) = (Self, Self);
 }
 
-impl<B: QuantisedBlock> Dots<B> for Portable {
+impl<B: QuantisedBlock + Copy> Dots<B> for Portable {
     const NAME: &'static str = <Self as Lanes>::NAME;
     const INSTRUCTION: &'static str = <Self as Lanes>::MULTIPLY_ADD; // whatever the compiler makes of it
     type Input<const M: usize> = ([f32; M], [[i32; BLOCK]; M]);
+    type Unpacked = B;
+
+    fn unpacked<'a>(self, panel: &'a [B], _: &'a mut Vec<B>) -> &'a [B] {
+        panel
+    }
 
     fn input<const M: usize>(self, scales: [f32; M], integers: &[[i32; BLOCK]; M]) -> Self::Input<M> {
         (scales, *integers)

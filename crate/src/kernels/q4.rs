@@ -15,7 +15,7 @@
 use std::ops::Range;
 
 use super::quantise::{Scale, extremes, round};
-use super::quantised::QuantisedBlock;
+use super::quantised::{QuantisedBlock, Scales};
 use super::{BLOCK, Block, MatrixKernel, PANEL, block::Tile};
 
 /// 16 rows by 32 columns of 4-bit weights. (GGUF's `Q4_0` has the same values in another order.)
@@ -47,11 +47,13 @@ impl Q4Block {
     }
 }
 
-impl QuantisedBlock for Q4Block {
+impl Scales for Q4Block {
     fn scales(&self) -> &[Scale; PANEL] {
         &self.scales
     }
+}
 
+impl QuantisedBlock for Q4Block {
     fn dots(&self, inputs: &[i32; BLOCK]) -> [i32; PANEL] {
         let mut dots = [-ZERO_POINT * inputs.iter().sum::<i32>(); PANEL];
         for (halves, inputs) in self.weights.iter().zip(inputs.as_chunks::<4>().0) {

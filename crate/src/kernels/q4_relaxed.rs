@@ -11,6 +11,8 @@
 //! end of a block      i32x4.extadd_pairwise_i16x8_s
 //! ```
 //!
+//! That is for one row of inputs; before many, a panel's nibbles become bytes, once for all tiles.
+//!
 //! Nibbles are weights plus 8, so dots start at -8 times the sum of the inputs that their lane will see; that may wrap around on the
 //! way, and does not at the end: a block of weights of `-8..=7` sums to at most `16 * 8 * 127` in a lane.
 
@@ -18,8 +20,9 @@ use core::arch::wasm32::*;
 
 use super::blocks_simd128::{BlockDots, InVectors, products, rolled, spread, unrolled};
 use super::q4::{ORDER, ZERO_POINT};
-use super::quantised::{Quantised, TILE};
-use super::{BLOCK, Q4Block};
+use super::quantise::Scale;
+use super::quantised::{Quantised, Scales, TILE};
+use super::{BLOCK, PANEL, Q4Block};
 
 /// Products with 4-bit weights on relaxed SIMD.
 pub(super) static KERNEL: Quantised<InVectors<NibbleQuads>> = products(NibbleQuads);
@@ -27,6 +30,25 @@ pub(super) static KERNEL: Quantised<InVectors<NibbleQuads>> = products(NibbleQua
 /// Dots of four nibbles with four bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NibbleQuads;
+
+/// A block with a byte for each weight, which is 0 to 15.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(16))]
+pub(super) struct Nibbles {
+    scales: [Scale; PANEL],
+    /// `[row / 8][k / 4][row / 4 % 2][4 (row % 4) + ORDER[k % 4]]`
+    nibbles: [[[[u8; 16]; 2]; BLOCK / 4]; 2],
+}
+
+impl Nibbles {
+    const ZERO: Self = Self { scales: [Scale(0); PANEL], nibbles: [[[[0; 16]; 2]; BLOCK / 4]; 2] };
+}
+
+impl Scales for Nibbles {
+    fn scales(&self) -> &[Scale; PANEL] {
+        &self.scales
+    }
+}
 
 /// A block of inputs of `M` rows, four columns to an entry.
 #[derive(Clone, Copy, Debug)]
@@ -54,8 +76,23 @@ fn nibbles(bytes: &[u8; 16]) -> [v128; 2] {
 impl BlockDots<Q4Block> for NibbleQuads {
     const NAME: &'static str = "relaxed-simd";
     const INSTRUCTION: &'static str = "i16x8.relaxed_dot_i8x16_i7x16_s";
-    const HALVES: [[usize; 2]; 2] = [[0, 2], [1, 3]];
+    const HALVES: [[usize; 2]; 2] = [[0, 1], [2, 3]];
     type Input<const M: usize> = Quads<M>;
+    type Unpacked = Nibbles;
+
+    #[inline(always)]
+    fn unpacked<'a>(self, panel: &'a [Q4Block], scratch: &'a mut Vec<Nibbles>) -> &'a [Nibbles] {
+        scratch.resize(panel.len(), Nibbles::ZERO);
+        for (block, unpacked) in panel.iter().zip(scratch.iter_mut()) {
+            unpacked.scales = block.scales;
+            let [left, right] = &mut unpacked.nibbles;
+            for ((halves, left), right) in block.weights.iter().zip(left).zip(right) {
+                *left = bytemuck::must_cast(nibbles(&halves[0]));
+                *right = bytemuck::must_cast(nibbles(&halves[1]));
+            }
+        }
+        scratch
+    }
 
     #[inline(always)]
     fn input<const M: usize>(self, integers: &[[i32; BLOCK]; M]) -> Quads<M> {
@@ -95,14 +132,13 @@ impl BlockDots<Q4Block> for NibbleQuads {
         [p, q, r, s].map(|dots| i32x4_extadd_pairwise_i16x8(dots))
     }
 
-    // A half is the rows that are low nibbles, or high ones: see `q4_simd128`.
     #[inline(always)]
-    fn half<const HIGH: usize>(self, block: &Q4Block, x: &Quads<TILE>) -> [[v128; 2]; TILE] {
+    fn half<const HALF: usize>(self, block: &Nibbles, x: &Quads<TILE>) -> [[v128; 2]; TILE] {
         let start = |r: usize| i32x4_splat(x.starts[r]);
         let (mut a0, mut b0, mut a1, mut b1) = (start(0), start(0), start(1), start(1));
         let (mut a2, mut b2, mut a3, mut b3) = (start(2), start(2), start(3), start(3));
-        for (halves, quads) in block.weights.iter().zip(&x.quads) {
-            let (left, right) = (nibbles(&halves[0])[HIGH], nibbles(&halves[1])[HIGH]);
+        for (vectors, quads) in block.nibbles[HALF].iter().zip(&x.quads) {
+            let [left, right]: [v128; 2] = bytemuck::must_cast(*vectors);
             let quad = |r: usize| i32x4_splat(quads[r]);
             (a0, b0) = (dot(a0, left, quad(0)), dot(b0, right, quad(0)));
             (a1, b1) = (dot(a1, left, quad(1)), dot(b1, right, quad(1)));

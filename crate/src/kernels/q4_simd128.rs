@@ -9,15 +9,17 @@
 //!                     dots of each with one of two pairs of inputs
 //! ```
 //!
-//! Nibbles are weights plus 8, so a block's dots start at -8 times the sum of its inputs.
+//! Nibbles are weights plus 8, so a block's dots start at -8 times the sum of its inputs. That is for one row of inputs; before many, a
+//! panel becomes one of [`Q8Block`]s, once for all tiles, which then are those of `q8_simd128`.
 
 use core::arch::wasm32::*;
 
 use super::blocks_simd128::{BlockDots, InVectors, products, rolled, spread, unrolled};
 use super::q4::ZERO_POINT;
-use super::q8_simd128::{Paired, dot};
+use super::q8;
+use super::q8_simd128::{Paired, Pairs, dot};
 use super::quantised::{Quantised, TILE};
-use super::{BLOCK, Q4Block};
+use super::{BLOCK, Block, Q4Block, Q8Block};
 
 /// Products with 4-bit weights on simd128.
 pub(super) static KERNEL: Quantised<InVectors<NibblePairs>> = products(NibblePairs);
@@ -37,15 +39,38 @@ fn nibbles(bytes: &[u8; 16]) -> [[v128; 2]; 2] {
     ]
 }
 
+/// Writes the same weights in bytes: low rows as nibbles plus 120, high ones as nibbles minus 8.
+#[inline(always)]
+fn widen(block: &Q4Block, bytes: &mut Q8Block) {
+    bytes.scales = block.scales;
+    let zero_points = i16x8_splat((q8::ZERO_POINT - ZERO_POINT) as i16 | (-ZERO_POINT as i16) << 8);
+    for (halves, pairs) in block.weights.iter().zip(bytes.integers.0.as_chunks_mut::<2>().0) {
+        for half in 0..halves.len() {
+            let [low, high] = nibbles(&halves[half]);
+            for (pair, (low, high)) in pairs.iter_mut().zip(low.into_iter().zip(high)) {
+                pair[half] = bytemuck::must_cast(i8x16_add(v128_or(low, i16x8_shl(high, 8)), zero_points));
+            }
+        }
+    }
+}
+
 impl BlockDots<Q4Block> for NibblePairs {
     const NAME: &'static str = "simd128";
     const INSTRUCTION: &'static str = "i32x4.dot_i16x8_s";
-    const HALVES: [[usize; 2]; 2] = [[0, 2], [1, 3]];
+    const HALVES: [[usize; 2]; 2] = <Pairs as BlockDots<Q8Block>>::HALVES;
     type Input<const M: usize> = Paired<M>;
+    type Unpacked = Q8Block;
 
     #[inline(always)]
     fn input<const M: usize>(self, integers: &[[i32; BLOCK]; M]) -> Paired<M> {
-        Paired::new(integers, ZERO_POINT)
+        Paired::new(integers, if M == 1 { ZERO_POINT } else { q8::ZERO_POINT })
+    }
+
+    #[inline(always)]
+    fn unpacked<'a>(self, panel: &'a [Q4Block], scratch: &'a mut Vec<Q8Block>) -> &'a [Q8Block] {
+        scratch.resize(panel.len(), Q8Block::ZERO);
+        panel.iter().zip(scratch.iter_mut()).for_each(|(block, bytes)| widen(block, bytes));
+        scratch
     }
 
     #[inline(always)]
@@ -68,28 +93,9 @@ impl BlockDots<Q4Block> for NibblePairs {
         [p, q, r, s]
     }
 
-    // A half is the rows that are low nibbles, or high ones: two vectors of weights then come from two loads, and one load's do not wait
-    // for each other in registers.
     #[inline(always)]
-    fn half<const HIGH: usize>(self, block: &Q4Block, x: &Paired<TILE>) -> [[v128; 2]; TILE] {
-        let start = |r: usize| i32x4_splat(x.starts[r]);
-        let (mut a0, mut b0, mut a1, mut b1) = (start(0), start(0), start(1), start(1));
-        let (mut a2, mut b2, mut a3, mut b3) = (start(2), start(2), start(3), start(3));
-        for (halves, pairs) in block.weights.iter().zip(x.pairs.as_chunks::<2>().0) {
-            let (left, right) = (nibbles(&halves[0])[HIGH], nibbles(&halves[1])[HIGH]);
-            let pair = |r: usize, index: usize| i32x4_splat(pairs[index][r]);
-            macro_rules! step {
-                ($index:literal, $(($r:literal, $a:ident, $b:ident)),*) => {
-                    $(($a, $b) = (
-                        dot($a, left[$index], pair($r, $index)),
-                        dot($b, right[$index], pair($r, $index)),
-                    );)*
-                };
-            }
-            step!(0, (0, a0, b0), (1, a1, b1), (2, a2, b2), (3, a3, b3));
-            step!(1, (0, a0, b0), (1, a1, b1), (2, a2, b2), (3, a3, b3));
-        }
-        [[a0, b0], [a1, b1], [a2, b2], [a3, b3]]
+    fn half<const HALF: usize>(self, block: &Q8Block, x: &Paired<TILE>) -> [[v128; 2]; TILE] {
+        BlockDots::<Q8Block>::half::<HALF>(Pairs, block, x)
     }
 }
 

@@ -22,7 +22,7 @@
 use std::ops::Range;
 
 use super::quantise::{LEVELS_I8, Scale, extremes, integer};
-use super::quantised::QuantisedBlock;
+use super::quantised::{QuantisedBlock, Scales};
 use super::{BLOCK, Block, MatrixKernel, PANEL, block::Tile};
 
 /// 16 rows by 32 columns of 8-bit integers: `[k / 2][row / 8][4 (row % 4) + 2 (k % 2) + row / 4 % 2]`.
@@ -37,8 +37,8 @@ pub(super) const ZERO_POINT: i32 = 128;
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(16))]
 pub struct Q8Block {
-    scales: [Scale; PANEL],
-    integers: Integers,
+    pub(super) scales: [Scale; PANEL],
+    pub(super) integers: Integers,
 }
 
 impl Integers {
@@ -77,12 +77,14 @@ impl AsRef<Integers> for Q8Block {
     }
 }
 
-impl QuantisedBlock for Integers {
+impl Scales for Integers {
     #[inline(always)] // so that the compiler multiplies by no scale
     fn scales(&self) -> &[Scale; PANEL] {
         &[Scale::ONE; PANEL]
     }
+}
 
+impl QuantisedBlock for Integers {
     fn dots(&self, inputs: &[i32; BLOCK]) -> [i32; PANEL] {
         let mut dots = [0; PANEL];
         for (halves, [x, y]) in self.0.iter().zip(inputs.as_chunks::<2>().0) {
@@ -98,11 +100,13 @@ impl QuantisedBlock for Integers {
     }
 }
 
-impl QuantisedBlock for Q8Block {
+impl Scales for Q8Block {
     fn scales(&self) -> &[Scale; PANEL] {
         &self.scales
     }
+}
 
+impl QuantisedBlock for Q8Block {
     fn dots(&self, inputs: &[i32; BLOCK]) -> [i32; PANEL] {
         self.integers.dots(inputs)
     }

@@ -14,7 +14,7 @@ use core::arch::wasm32::*;
 use super::BLOCK;
 use super::blocks_simd128::{BlockDots, InVectors, products, rolled, spread, unrolled};
 use super::q8::{Integers, ZERO_POINT};
-use super::quantised::{Quantised, TILE};
+use super::quantised::{Quantised, Scales, TILE};
 
 /// Products with 8-bit weights on simd128.
 pub(super) static KERNEL: Quantised<InVectors<Pairs>> = products(Pairs);
@@ -70,11 +70,17 @@ fn high(both: v128, low: v128) -> v128 {
     i32x4_shr(i32x4_sub(both, low), 8)
 }
 
-impl<B: AsRef<Integers>> BlockDots<B> for Pairs {
+impl<B: AsRef<Integers> + Scales + Copy> BlockDots<B> for Pairs {
     const NAME: &'static str = "simd128";
     const INSTRUCTION: &'static str = "i32x4.dot_i16x8_s";
     const HALVES: [[usize; 2]; 2] = [[0, 1], [2, 3]];
     type Input<const M: usize> = Paired<M>;
+    type Unpacked = B;
+
+    #[inline(always)]
+    fn unpacked<'a>(self, panel: &'a [B], _: &'a mut Vec<B>) -> &'a [B] {
+        panel
+    }
 
     #[inline(always)]
     fn input<const M: usize>(self, integers: &[[i32; BLOCK]; M]) -> Paired<M> {

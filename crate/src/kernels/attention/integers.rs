@@ -22,7 +22,7 @@ use super::{AttentionShape, TILE};
 pub(in crate::kernels) trait WithIntegers: Lanes {
     /// The token for what is done in floats beside them: one that gives the same bits everywhere, as integers do.
     type Exact: Lanes;
-    type Dots: Dots<Integers>;
+    type Dots: Dots<Integers, Unpacked = Integers>;
     const EXACT: (Self::Exact, Self::Dots);
 }
 
@@ -35,7 +35,7 @@ pub(super) fn scratch_len(shape: &AttentionShape) -> usize {
 
 /// Many queries, head by head: the keys and values of a head stay in a cache for all of them.
 #[inline(never)]
-pub(super) fn tiles<L: Lanes, D: Dots<Integers>>(
+pub(super) fn tiles<L: Lanes, D: Dots<Integers, Unpacked = Integers>>(
     (lanes, dots): (L, D),
     shape: &AttentionShape,
     q: &[f32],
