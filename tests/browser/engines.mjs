@@ -2,6 +2,7 @@
 
 import { spawn } from "node:child_process";
 import { accessSync, constants, existsSync, readdirSync, readFileSync } from "node:fs";
+import { createServer } from "node:net";
 import { delimiter, join } from "node:path";
 import { Builder, Capabilities } from "selenium-webdriver";
 import chrome from "selenium-webdriver/chrome.js";
@@ -113,7 +114,7 @@ function webkit() {
         display.once("exit", () => reject(new Error("Xvfb did not start")));
         display.stdout.once("data", (text) => resolve(String(text).trim()));
       });
-      const port = 20_000 + (process.pid % 20_000);
+      const port = await freePort();
       const webDriver = spawn("WebKitWebDriver", [`--port=${port}`], {
         stdio: "ignore",
         env: {
@@ -161,6 +162,17 @@ function miniBrowser() {
     }
   }
   return null;
+}
+
+/** A port that nobody listens to, below those that the system gives to connections of its own. */
+async function freePort() {
+  for (let port = 20_000 + (process.pid % 10_000); ; port++) {
+    const server = createServer();
+    const free = await new Promise((resolve) => server.once("error", () => resolve(false)).listen(port, "127.0.0.1", () => resolve(true)));
+    if (!free) continue;
+    await new Promise((resolve) => server.close(resolve));
+    return port;
+  }
 }
 
 /** @param {string} url */
