@@ -69,14 +69,24 @@ impl Block for Entry {
 pub(super) fn copy<const N: usize>(from: &[f32], to: &mut [f32]) {
     match (<&[f32; N]>::try_from(from), to.as_chunks_mut::<N>()) {
         (Ok(from), ([to], [])) => *to = *from,
-        (_, _) => to.copy_from_slice(from),
+        (_, _) => copy_any(from, to),
     }
 }
 
-/// `rest` and then `padding`.
+/// `rest` and then `padding`, of which there is none as a rule.
 #[inline(always)]
 pub(super) fn padded<const N: usize>(rest: &[f32], padding: f32) -> [f32; N] {
     let mut block = [padding; N];
-    copy::<N>(rest, &mut block[..rest.len()]);
+    match <&[f32; N]>::try_from(rest) {
+        Ok(whole) => block = *whole,
+        Err(_) => copy_any(rest, &mut block[..rest.len()]),
+    }
     block
+}
+
+/// A function of its own: the compiler would make one copy of both kinds, of any number.
+#[cold]
+#[inline(never)]
+fn copy_any(from: &[f32], to: &mut [f32]) {
+    to.copy_from_slice(from);
 }

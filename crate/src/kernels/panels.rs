@@ -51,10 +51,15 @@ impl<L: Lanes, const TILE: usize> MatrixKernel<Entry> for F32Panels<L, TILE> {
     fn matvec(&self, panels: &[Entry], x: &[f32], y: &mut [f32]) {
         let (n, k) = (y.len(), x.len());
         check_panels(panels, n, k);
-        for (panel, y) in panels.chunks_exact(k.max(1)).zip(y.chunks_mut(PANEL)) {
-            let mut sums = padded(y, 0.0);
+        let mut panels = panels.chunks_exact(k.max(1));
+        let (whole, rest) = y.as_chunks_mut::<PANEL>();
+        for (y, panel) in whole.iter_mut().zip(&mut panels) {
+            row(self.0, panel, x, y);
+        }
+        if let Some(panel) = panels.next() {
+            let mut sums = padded(rest, 0.0);
             row(self.0, panel, x, &mut sums);
-            copy::<PANEL>(&sums[..y.len()], y);
+            rest.copy_from_slice(&sums[..rest.len()]);
         }
     }
 

@@ -70,10 +70,15 @@ impl<B: Block, D: Dots<B>> MatrixKernel<B> for Quantised<D> {
     fn matvec(&self, panels: &[B], x: &[f32], y: &mut [f32]) {
         let blocks = check_panels(panels, y.len(), x.len());
         let x: Vec<_> = inputs::<B, D, 1>(self.0, x, x.len(), B::INPUT_LEVELS).collect();
-        for (panel, y) in panels.chunks_exact(blocks.max(1)).zip(y.chunks_mut(PANEL)) {
-            let mut sums = padded(y, 0.0);
+        let mut panels = panels.chunks_exact(blocks.max(1));
+        let (whole, rest) = y.as_chunks_mut::<PANEL>();
+        for (y, panel) in whole.iter_mut().zip(&mut panels) {
+            self.0.row(panel, &x, y);
+        }
+        if let Some(panel) = panels.next() {
+            let mut sums = padded(rest, 0.0);
             self.0.row(panel, &x, &mut sums);
-            copy::<PANEL>(&sums[..y.len()], y);
+            rest.copy_from_slice(&sums[..rest.len()]);
         }
     }
 
