@@ -21,9 +21,16 @@ use crate::text::{SpecialTokens, StreamDecoder, Tokenizer};
 use candle_core::Tensor;
 use stop::StopStrings;
 
-/// Tokens of a prompt that are read in one pass: enough for the matrix products to be bounded by arithmetic, few
+/// Tokens of a prompt that are read in one pass, at most: enough for the matrix products to be bounded by arithmetic, few
 /// enough that a stop is heard soon.
-pub const PREFILL_CHUNK: usize = 64;
+pub const PREFILL_CHUNK: usize = 96;
+
+/// Where the chunk ends that begins at `start`. All chunks of a text are of nearly one length: every one reads and unpacks all weights, and
+/// a short last one would for a few tokens.
+fn chunk_end(start: usize, tokens: usize) -> usize {
+    let rest = tokens - start;
+    start + rest.div_ceil(rest.div_ceil(PREFILL_CHUNK).max(1))
+}
 
 /// How to continue a prompt.
 #[derive(Clone, Debug, PartialEq)]
@@ -242,7 +249,7 @@ impl Run {
 
     fn read_chunk(&mut self, parts: &mut Parts<'_>) -> Result<Step> {
         let start = parts.sequence.len();
-        let end = self.prompt.len().min(start + PREFILL_CHUNK);
+        let end = chunk_end(start, self.prompt.len());
         let hidden = parts.sequence.extend(parts.model, &self.prompt[start..end])?;
         if end == self.prompt.len() {
             let last = hidden.narrow(0, end - start - 1, 1)?;
@@ -262,5 +269,27 @@ impl Run {
             text.push_str(&self.stop.take_held());
         }
         Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn chunks_are_of_nearly_one_length() {
+        for (tokens, lengths) in
+            [(1, &[1][..]), (96, &[96]), (97, &[49, 48]), (258, &[86, 86, 86]), (290, &[73, 73, 72, 72])]
+        {
+            let mut ends = vec![0];
+            while ends[ends.len() - 1] < tokens {
+                ends.push(chunk_end(ends[ends.len() - 1], tokens));
+            }
+            let found: Vec<usize> = ends.windows(2).map(|of| of[1] - of[0]).collect();
+            assert_eq!(found, lengths, "{tokens} tokens");
+        }
+        assert_eq!(chunk_end(7, 7), 7);
     }
 }

@@ -1,6 +1,6 @@
 //! How surprised a model is by a text.
 
-use super::{PREFILL_CHUNK, Parts, finite};
+use super::{Parts, chunk_end, finite};
 use crate::error::{Error, Result};
 use crate::kernels::VectorKernel;
 use crate::layers::with_values;
@@ -60,7 +60,7 @@ impl Scoring {
         vector: &dyn VectorKernel,
     ) -> Result<(usize, usize)> {
         let start = parts.sequence.len();
-        let end = self.ids.len().min(start + PREFILL_CHUNK);
+        let end = chunk_end(start, self.ids.len());
         if start < end {
             let hidden = parts.sequence.extend(parts.model, &self.ids[start..end])?;
             let following = &self.ids[start + 1..self.ids.len().min(end + 1)];
