@@ -4,8 +4,9 @@
 //! says, four vectors of sums for one row of inputs, or, for a tile of them, two: half of the panel's rows by [`TILE`] rows of inputs are
 //! 8 vectors of dots, and as many registers.
 //!
-//! A row's steps are unrolled four at a time and a tile's are not: unrolled further, they spill (see [`rolled`]). A half tile is a function
-//! of its own, so that the browser's compiler has nothing else to keep in registers.
+//! A block's steps are written one after the other, with constant offsets, and kept apart (see [`Steps`]): those of a tile one by one, those
+//! of a row a few at a time. A row and a half tile are functions of their own, so that the browser's compiler has nothing else to keep in
+//! registers.
 
 use core::arch::wasm32::*;
 use core::hint::black_box;
@@ -33,10 +34,37 @@ pub(super) trait BlockDots<B>: Copy + Sync + 'static {
     fn input<const M: usize>(self, integers: &[[i32; BLOCK]; M]) -> Self::Input<M>;
 
     /// `Σ_k weight[row][k] input[k]` of the four quads of rows.
-    fn row(self, block: &B, x: &Self::Input<1>) -> [v128; 4];
+    fn row(self, block: &B, x: &Self::Input<1>, steps: Steps) -> [v128; 4];
 
     /// The same of the two quads of a half, for each row of inputs.
-    fn half<const HALF: usize>(self, block: &Self::Unpacked, x: &Self::Input<TILE>) -> [[v128; 2]; TILE];
+    fn half<const HALF: usize>(
+        self,
+        block: &Self::Unpacked,
+        x: &Self::Input<TILE>,
+        steps: Steps,
+    ) -> [[v128; 2]; TILE];
+}
+
+/// How many steps of a block are taken: all, but no compiler may know that.
+///
+/// After a step stands a branch to the end of the block. It is never taken; yet both ways need the sums, so the products of a step stay
+/// before it. Without it, LLVM's backend for wasm and wasm-opt move every product to the addition that takes it, one sum after the other,
+/// and what products share, weights and inputs, goes through memory in between. A loop would keep them apart too, for nine
+/// instructions a step that count and make addresses; the branch is two.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Steps(usize);
+
+impl Steps {
+    #[inline(always)]
+    fn all() -> Self {
+        Self(black_box(usize::MAX))
+    }
+
+    /// Whether `step` is the last.
+    #[inline(always)]
+    pub(super) fn end_after(self, step: usize) -> bool {
+        self.0 == step
+    }
 }
 
 /// [`BlockDots`] as the loops of products take them.
@@ -71,11 +99,12 @@ impl<B: Scales, D: BlockDots<B>> Dots<B> for InVectors<D> {
         Input { scales, integers: self.0.input(integers) }
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn row(self, panel: &[B], x: &[Self::Input<1>], sums: &mut Entry) {
         let (mut a, mut b, mut c, mut d) = (load(sums, 0), load(sums, 1), load(sums, 2), load(sums, 3));
+        let steps = Steps::all();
         for (block, x) in panel.iter().zip(x) {
-            let [p, q, r, s] = self.0.row(block, &x.integers);
+            let [p, q, r, s] = self.0.row(block, &x.integers, steps);
             let scale = f32x4_splat(x.scales[0]);
             a = scaled(a, p, scales(block.scales(), 0), scale);
             b = scaled(b, q, scales(block.scales(), 1), scale);
@@ -105,9 +134,9 @@ impl<D> InVectors<D> {
     ) where
         D: BlockDots<B>,
     {
-        let [left, right] = D::HALVES[HALF];
+        let ([left, right], steps) = (D::HALVES[HALF], Steps::all());
         for (block, x) in panel.iter().zip(x) {
-            let dots = self.0.half::<HALF>(block, &x.integers);
+            let dots = self.0.half::<HALF>(block, &x.integers, steps);
             let (left_scales, right_scales) = (scales(block.scales(), left), scales(block.scales(), right));
             for ((sums, scale), [a, b]) in sums.iter_mut().zip(x.scales).zip(dots) {
                 let scale = f32x4_splat(scale);
@@ -146,17 +175,10 @@ fn store(sum: v128, entry: &mut Entry, quad: usize) {
     Simd128.store(sum, &mut entry.as_chunks_mut().0[quad]);
 }
 
-/// All of `steps`, in a loop that LLVM leaves one, for it cannot see how many they are. Where it unrolls a block as a whole, all products
-/// of one sum come before those of the next, and what they share, weights and inputs, goes through memory in between.
-#[inline(always)]
-pub(super) fn rolled<T>(steps: &[T]) -> &[T] {
-    &steps[..black_box(steps.len())]
-}
-
 /// One of four elements in every lane.
 #[inline(always)]
-pub(super) fn spread(four: [[i32; 1]; 4]) -> [v128; 4] {
-    let four: v128 = bytemuck::must_cast(four);
+pub(super) fn spread(four: &[[i32; 1]; 4]) -> [v128; 4] {
+    let four: v128 = bytemuck::must_cast(*four);
     [
         i32x4_shuffle::<0, 0, 0, 0>(four, four),
         i32x4_shuffle::<1, 1, 1, 1>(four, four),
@@ -165,10 +187,20 @@ pub(super) fn spread(four: [[i32; 1]; 4]) -> [v128; 4] {
     ]
 }
 
-/// Repeats a step, each time with its number as a constant, so that a load has its offset in it.
+/// Repeats a step, each time with its number as a constant, so that a load has its offset in it; `apart`, as [`Steps`] keep them.
 macro_rules! unrolled {
     ($step:ident in $($number:literal)* $body:block) => {
         $({ const $step: usize = $number; $body })*
+    };
+    ($step:ident in $($number:literal)*, apart by $steps:ident $body:block) => {
+        'steps: {
+            $(
+                { const $step: usize = $number; $body }
+                if $steps.end_after($number) {
+                    break 'steps;
+                }
+            )*
+        }
     };
 }
 pub(super) use unrolled;

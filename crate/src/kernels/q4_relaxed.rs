@@ -18,7 +18,7 @@
 
 use core::arch::wasm32::*;
 
-use super::blocks_simd128::{BlockDots, InVectors, products, rolled, spread, unrolled};
+use super::blocks_simd128::{BlockDots, InVectors, Steps, products, spread, unrolled};
 use super::q4::{ORDER, ZERO_POINT};
 use super::quantise::Scale;
 use super::quantised::{Quantised, Scales, TILE};
@@ -114,12 +114,12 @@ impl BlockDots<Q4Block> for NibbleQuads {
     }
 
     #[inline(always)]
-    fn row(self, block: &Q4Block, x: &Quads<1>) -> [v128; 4] {
+    fn row(self, block: &Q4Block, x: &Quads<1>, steps: Steps) -> [v128; 4] {
         let start = i32x4_splat(x.starts[0]);
         let (mut p, mut q, mut r, mut s) = (start, start, start, start);
-        for (halves, quads) in rolled(block.weights.as_chunks::<4>().0).iter().zip(x.quads.as_chunks::<4>().0)
-        {
-            let quads = spread(*quads);
+        unrolled!(FOUR in 0 1, apart by steps {
+            let quads = spread(&x.quads.as_chunks().0[FOUR]);
+            let halves = &block.weights.as_chunks::<4>().0[FOUR];
             unrolled!(STEP in 0 1 2 3 {
                 let [low, high] = nibbles(&halves[STEP][0]);
                 p = dot(p, low, quads[STEP]);
@@ -128,23 +128,23 @@ impl BlockDots<Q4Block> for NibbleQuads {
                 r = dot(r, low, quads[STEP]);
                 s = dot(s, high, quads[STEP]);
             });
-        }
+        });
         [p, q, r, s].map(|dots| i32x4_extadd_pairwise_i16x8(dots))
     }
 
     #[inline(always)]
-    fn half<const HALF: usize>(self, block: &Nibbles, x: &Quads<TILE>) -> [[v128; 2]; TILE] {
+    fn half<const HALF: usize>(self, block: &Nibbles, x: &Quads<TILE>, steps: Steps) -> [[v128; 2]; TILE] {
         let start = |r: usize| i32x4_splat(x.starts[r]);
         let (mut a0, mut b0, mut a1, mut b1) = (start(0), start(0), start(1), start(1));
         let (mut a2, mut b2, mut a3, mut b3) = (start(2), start(2), start(3), start(3));
-        for (vectors, quads) in block.nibbles[HALF].iter().zip(&x.quads) {
-            let [left, right]: [v128; 2] = bytemuck::must_cast(*vectors);
-            let quad = |r: usize| i32x4_splat(quads[r]);
+        unrolled!(STEP in 0 1 2 3 4 5 6 7, apart by steps {
+            let [left, right]: [v128; 2] = bytemuck::must_cast(block.nibbles[HALF][STEP]);
+            let quad = |r: usize| i32x4_splat(x.quads[STEP][r]);
             (a0, b0) = (dot(a0, left, quad(0)), dot(b0, right, quad(0)));
             (a1, b1) = (dot(a1, left, quad(1)), dot(b1, right, quad(1)));
             (a2, b2) = (dot(a2, left, quad(2)), dot(b2, right, quad(2)));
             (a3, b3) = (dot(a3, left, quad(3)), dot(b3, right, quad(3)));
-        }
+        });
         [[a0, b0], [a1, b1], [a2, b2], [a3, b3]].map(|row| row.map(|dots| i32x4_extadd_pairwise_i16x8(dots)))
     }
 }

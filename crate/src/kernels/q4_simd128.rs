@@ -14,7 +14,7 @@
 
 use core::arch::wasm32::*;
 
-use super::blocks_simd128::{BlockDots, InVectors, products, rolled, spread, unrolled};
+use super::blocks_simd128::{BlockDots, InVectors, Steps, products, spread, unrolled};
 use super::q4::ZERO_POINT;
 use super::q8;
 use super::q8_simd128::{Paired, Pairs, dot};
@@ -74,12 +74,12 @@ impl BlockDots<Q4Block> for NibblePairs {
     }
 
     #[inline(always)]
-    fn row(self, block: &Q4Block, x: &Paired<1>) -> [v128; 4] {
+    fn row(self, block: &Q4Block, x: &Paired<1>, steps: Steps) -> [v128; 4] {
         let start = i32x4_splat(x.starts[0]);
         let (mut p, mut q, mut r, mut s) = (start, start, start, start);
-        for (halves, pairs) in rolled(block.weights.as_chunks::<2>().0).iter().zip(x.pairs.as_chunks::<4>().0)
-        {
-            let pairs = spread(*pairs);
+        unrolled!(TWO in 0 1 2 3, apart by steps {
+            let pairs = spread(&x.pairs.as_chunks().0[TWO]);
+            let halves = &block.weights.as_chunks::<2>().0[TWO];
             unrolled!(STEP in 0 1 {
                 let (first, second) = (pairs[2 * STEP], pairs[2 * STEP + 1]);
                 let [low, high] = nibbles(&halves[STEP][0]);
@@ -89,13 +89,13 @@ impl BlockDots<Q4Block> for NibblePairs {
                 r = dot(dot(r, low[0], first), low[1], second);
                 s = dot(dot(s, high[0], first), high[1], second);
             });
-        }
+        });
         [p, q, r, s]
     }
 
     #[inline(always)]
-    fn half<const HALF: usize>(self, block: &Q8Block, x: &Paired<TILE>) -> [[v128; 2]; TILE] {
-        BlockDots::<Q8Block>::half::<HALF>(Pairs, block, x)
+    fn half<const HALF: usize>(self, block: &Q8Block, x: &Paired<TILE>, steps: Steps) -> [[v128; 2]; TILE] {
+        BlockDots::<Q8Block>::half::<HALF>(Pairs, block, x, steps)
     }
 }
 

@@ -12,7 +12,7 @@
 use core::arch::wasm32::*;
 
 use super::BLOCK;
-use super::blocks_simd128::{BlockDots, InVectors, products, rolled, spread, unrolled};
+use super::blocks_simd128::{BlockDots, InVectors, Steps, products, spread, unrolled};
 use super::q8::{Integers, ZERO_POINT};
 use super::quantised::{Quantised, Scales, TILE};
 
@@ -88,12 +88,13 @@ impl<B: AsRef<Integers> + Scales + Copy> BlockDots<B> for Pairs {
     }
 
     #[inline(always)]
-    fn row(self, block: &B, x: &Paired<1>) -> [v128; 4] {
+    fn row(self, block: &B, x: &Paired<1>, steps: Steps) -> [v128; 4] {
         let Integers(integers) = block.as_ref();
         let start = i32x4_splat(x.starts[0]);
         let (mut a, mut p, mut b, mut q) = (start, start, start, start);
-        for (integers, pairs) in rolled(integers.as_chunks::<4>().0).iter().zip(x.pairs.as_chunks::<4>().0) {
-            let pairs = spread(*pairs);
+        unrolled!(FOUR in 0 1 2 3, apart by steps {
+            let pairs = spread(&x.pairs.as_chunks().0[FOUR]);
+            let integers = &integers.as_chunks::<4>().0[FOUR];
             unrolled!(STEP in 0 1 2 3 {
                 let [left, right]: [v128; 2] = bytemuck::must_cast(integers[STEP]);
                 a = dot(a, left, pairs[STEP]);
@@ -101,25 +102,25 @@ impl<B: AsRef<Integers> + Scales + Copy> BlockDots<B> for Pairs {
                 b = dot(b, right, pairs[STEP]);
                 q = dot(q, low(right), pairs[STEP]);
             });
-        }
+        });
         [p, high(a, p), q, high(b, q)]
     }
 
     #[inline(always)]
-    fn half<const HALF: usize>(self, block: &B, x: &Paired<TILE>) -> [[v128; 2]; TILE] {
+    fn half<const HALF: usize>(self, block: &B, x: &Paired<TILE>, steps: Steps) -> [[v128; 2]; TILE] {
         let Integers(integers) = block.as_ref();
         let [start0, start1, start2, start3] = x.starts.map(|start| i32x4_splat(start));
         let (mut a0, mut p0, mut a1, mut p1) = (start0, start0, start1, start1);
         let (mut a2, mut p2, mut a3, mut p3) = (start2, start2, start3, start3);
-        for (halves, pairs) in integers.iter().zip(&x.pairs) {
-            let lanes: v128 = bytemuck::must_cast(halves[HALF]);
+        unrolled!(STEP in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15, apart by steps {
+            let lanes: v128 = bytemuck::must_cast(integers[STEP][HALF]);
             let bytes = low(lanes);
-            let pair = |r: usize| i32x4_splat(pairs[r]);
+            let pair = |r: usize| i32x4_splat(x.pairs[STEP][r]);
             (a0, p0) = (dot(a0, lanes, pair(0)), dot(p0, bytes, pair(0)));
             (a1, p1) = (dot(a1, lanes, pair(1)), dot(p1, bytes, pair(1)));
             (a2, p2) = (dot(a2, lanes, pair(2)), dot(p2, bytes, pair(2)));
             (a3, p3) = (dot(a3, lanes, pair(3)), dot(p3, bytes, pair(3)));
-        }
+        });
         [[p0, high(a0, p0)], [p1, high(a1, p1)], [p2, high(a2, p2)], [p3, high(a3, p3)]]
     }
 }
