@@ -175,6 +175,12 @@ fn store(sum: v128, entry: &mut Entry, quad: usize) {
     Simd128.store(sum, &mut entry.as_chunks_mut().0[quad]);
 }
 
+/// Columns of rows, as tiles read them.
+#[inline(always)]
+pub(super) fn transposed<const M: usize, const N: usize>(rows: &[[i32; N]; M]) -> [[i32; M]; N] {
+    std::array::from_fn(|column| std::array::from_fn(|row| rows[row][column]))
+}
+
 /// One of four elements in every lane.
 #[inline(always)]
 pub(super) fn spread(four: &[[i32; 1]; 4]) -> [v128; 4] {

@@ -18,7 +18,7 @@
 
 use core::arch::wasm32::*;
 
-use super::blocks_simd128::{BlockDots, InVectors, Steps, products, spread, unrolled};
+use super::blocks_simd128::{BlockDots, InVectors, Steps, products, spread, transposed, unrolled};
 use super::q4::{ORDER, ZERO_POINT};
 use super::quantise::Scale;
 use super::quantised::{Quantised, Scales, TILE};
@@ -97,25 +97,21 @@ impl BlockDots<Q4Block> for NibbleQuads {
     #[inline(always)]
     fn input<const M: usize>(self, integers: &[[i32; BLOCK]; M]) -> Quads<M> {
         const { assert!(matches!(ORDER, [0, 2, 1, 3]), "the order of both shuffles") };
-        let (mut quads, mut starts) = ([[0; M]; BLOCK / 4], [0; M]);
-        for (r, integers) in integers.iter().enumerate() {
-            let mut sums = i32x4_splat(0); // of each column of a quad
-            for (quads, integers) in quads.as_chunks_mut::<4>().0.iter_mut().zip(integers.as_chunks::<16>().0)
-            {
-                let [a, b, c, d]: [v128; 4] = bytemuck::must_cast(*integers);
-                sums = i32x4_add(sums, i32x4_add(i32x4_add(a, b), i32x4_add(c, d)));
-                let bytes = i8x16_narrow_i16x8(i16x8_narrow_i32x4(a, b), i16x8_narrow_i32x4(c, d));
-                let four: [i32; 4] =
-                    bytemuck::must_cast(
-                        i8x16_shuffle::<0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15>(bytes, bytes),
-                    );
-                quads.iter_mut().zip(four).for_each(|(quad, of_row)| quad[r] = of_row);
-            }
+        let starts = integers.each_ref().map(|row| {
+            let quads = row.as_chunks::<4>().0.iter().map(|quad| bytemuck::must_cast(*quad));
+            let sums = quads.fold(i32x4_splat(0), |sums, quad| i32x4_add(sums, quad));
             let [a, b, c, d]: [i32; 4] = bytemuck::must_cast(i32x4_shuffle::<0, 2, 1, 3>(sums, sums));
-            let (low, high) = (a + b, c + d);
-            starts[r] = ((-ZERO_POINT * low) & 0xffff) | ((-ZERO_POINT * high) << 16);
-        }
-        Quads { quads, starts }
+            ((-ZERO_POINT * (a + b)) & 0xffff) | ((-ZERO_POINT * (c + d)) << 16)
+        });
+        let rows: [[i32; BLOCK / 4]; M] = integers.each_ref().map(|row| {
+            let quads: [v128; BLOCK / 16] = std::array::from_fn(|i| {
+                let [a, b, c, d]: [v128; 4] = bytemuck::must_cast(row.as_chunks::<16>().0[i]);
+                let bytes = i8x16_narrow_i16x8(i16x8_narrow_i32x4(a, b), i16x8_narrow_i32x4(c, d));
+                i8x16_shuffle::<0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15>(bytes, bytes)
+            });
+            bytemuck::must_cast(quads)
+        });
+        Quads { quads: transposed(&rows), starts }
     }
 
     #[inline(always)]

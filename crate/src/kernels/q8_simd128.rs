@@ -12,7 +12,7 @@
 use core::arch::wasm32::*;
 
 use super::BLOCK;
-use super::blocks_simd128::{BlockDots, InVectors, Steps, products, spread, unrolled};
+use super::blocks_simd128::{BlockDots, InVectors, Steps, products, spread, transposed, unrolled};
 use super::q8::{Integers, ZERO_POINT};
 use super::quantised::{Quantised, Scales, TILE};
 
@@ -37,18 +37,15 @@ pub(super) struct Paired<const M: usize> {
 impl<const M: usize> Paired<M> {
     #[inline(always)]
     pub(super) fn new(integers: &[[i32; BLOCK]; M], zero_point: i32) -> Self {
-        let mut paired = Self { pairs: [[0; M]; BLOCK / 2], starts: [0; M] };
-        for (r, integers) in integers.iter().enumerate() {
-            paired.starts[r] = -zero_point * integers.iter().sum::<i32>();
-            for (pairs, integers) in
-                paired.pairs.as_chunks_mut::<4>().0.iter_mut().zip(integers.as_chunks::<8>().0)
-            {
-                let [low, high]: [v128; 2] = bytemuck::must_cast(*integers);
-                let four: [i32; 4] = bytemuck::must_cast(i16x8_narrow_i32x4(low, high));
-                pairs.iter_mut().zip(four).for_each(|(pair, of_row)| pair[r] = of_row);
-            }
-        }
-        paired
+        let starts = integers.each_ref().map(|row| -zero_point * row.iter().sum::<i32>());
+        let rows: [[i32; BLOCK / 2]; M] = integers.each_ref().map(|row| {
+            let pairs: [v128; BLOCK / 8] = std::array::from_fn(|i| {
+                let [low, high]: [v128; 2] = bytemuck::must_cast(row.as_chunks::<8>().0[i]);
+                i16x8_narrow_i32x4(low, high)
+            });
+            bytemuck::must_cast(pairs)
+        });
+        Self { pairs: transposed(&rows), starts }
     }
 }
 

@@ -68,12 +68,15 @@ pub(super) fn extremes(tile: &Tile) -> [f32; PANEL] {
     extremes
 }
 
-/// [`BLOCK`] inputs of a matrix product as integers of `-levels..=levels`, and what one of them is worth. The worth is not a number
-/// where an input is not.
+/// Writes [`BLOCK`] inputs of a matrix product as integers of `-levels..=levels`, and returns what one of them is worth. The worth is not
+/// a number where an input is not.
 #[inline(always)]
-pub(super) fn quantise_inputs(x: &[f32; BLOCK], levels: i32) -> (f32, [i32; BLOCK]) {
+pub(super) fn quantise_inputs(x: &[f32; BLOCK], levels: i32, integers: &mut [i32; BLOCK]) -> f32 {
     let (scale, inverse) = scale_of(x, levels);
-    (scale, x.map(|x| integer(x * inverse, levels)))
+    for (to, x) in integers.iter_mut().zip(x) {
+        *to = integer(x * inverse, levels);
+    }
+    scale
 }
 
 /// What one of the integers of `-levels..=levels` is worth that `x` becomes, and how many of them are worth 1: none where all of `x` is
@@ -115,18 +118,23 @@ mod tests {
         }
     }
 
+    fn quantised(x: &[f32; BLOCK], levels: i32) -> (f32, [i32; BLOCK]) {
+        let mut integers = [1; BLOCK];
+        (quantise_inputs(x, levels, &mut integers), integers)
+    }
+
     #[test]
     fn inputs_keep_their_largest_and_their_nan() {
         let mut x = [0.25; BLOCK];
         x[3] = -2.0;
-        let (scale, integers) = quantise_inputs(&x, 127);
+        let (scale, integers) = quantised(&x, 127);
         assert_eq!((scale, integers[3], integers[0]), (2.0 / 127.0, -127, 16));
-        assert_eq!(quantise_inputs(&[0.0; BLOCK], 127), (0.0, [0; BLOCK]));
+        assert_eq!(quantised(&[0.0; BLOCK], 127), (0.0, [0; BLOCK]));
         let tiny = std::array::from_fn(|i| if i == 5 { 1e-38 } else { 0.0 });
-        assert_eq!(quantise_inputs(&tiny, 32767).1, [0; BLOCK]);
+        assert_eq!(quantised(&tiny, 32767).1, [0; BLOCK]);
         x[7] = f32::NAN;
-        assert!(quantise_inputs(&x, 127).0.is_nan());
+        assert!(quantised(&x, 127).0.is_nan());
         x[7] = f32::NEG_INFINITY;
-        assert_eq!(quantise_inputs(&x, 127).0, f32::INFINITY);
+        assert_eq!(quantised(&x, 127).0, f32::INFINITY);
     }
 }

@@ -127,11 +127,18 @@ pub(super) fn inputs<B, D: Dots<B>, const M: usize>(
     k: usize,
     levels: i32,
 ) -> impl Iterator<Item = D::Input<M>> {
+    let (mut scales, mut integers) = ([0.0; M], [[0; BLOCK]; M]);
     (0..k).step_by(BLOCK).map(move |start| {
-        let (mut scales, mut integers) = ([0.0; M], [[0; BLOCK]; M]);
         for (r, x) in x.chunks_exact(k).enumerate() {
-            let x = &x[start..k.min(start + BLOCK)];
-            (scales[r], integers[r]) = quantise_inputs(&padded(x, 0.0), levels);
+            let padding;
+            let x = match x[start..].first_chunk() {
+                Some(whole) => whole,
+                None => {
+                    padding = padded(&x[start..], 0.0);
+                    &padding
+                }
+            };
+            scales[r] = quantise_inputs(x, levels, &mut integers[r]);
         }
         dots.input(scales, &integers)
     })

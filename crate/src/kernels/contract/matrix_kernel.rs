@@ -30,9 +30,9 @@ fn as_seen<B: Block>(matrix: &Packed<B>, x: &[f32]) -> (Vec<f32>, Vec<f32>) {
         return (w, x.to_vec());
     }
     let quantised = x.chunks(BLOCK).flat_map(|x| {
-        let mut block = [0.0; BLOCK];
+        let (mut block, mut integers) = ([0.0; BLOCK], [0; BLOCK]);
         block[..x.len()].copy_from_slice(x);
-        let (scale, integers) = quantise_inputs(&block, B::INPUT_LEVELS);
+        let scale = quantise_inputs(&block, B::INPUT_LEVELS, &mut integers);
         integers.into_iter().take(x.len()).map(move |integer| integer as f32 * scale)
     });
     (w, quantised.collect())
