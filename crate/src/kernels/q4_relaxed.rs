@@ -118,16 +118,17 @@ impl BlockDots<Q4Block> for NibbleQuads {
     fn row(self, block: &Q4Block, x: &Quads<1>, steps: Steps) -> [v128; 4] {
         let start = i32x4_splat(x.starts[0]);
         let (mut p, mut q, mut r, mut s) = (start, start, start, start);
-        unrolled!(FOUR in 0 1, apart by steps {
-            let quads = spread(&x.quads.as_chunks().0[FOUR]);
-            let halves = &block.weights.as_chunks::<4>().0[FOUR];
-            unrolled!(STEP in 0 1 2 3 {
+        unrolled!(TWO in 0 1 2 3, apart by steps {
+            let quads = spread(&x.quads.as_chunks().0[TWO / 2]);
+            let halves = &block.weights.as_chunks::<2>().0[TWO];
+            unrolled!(STEP in 0 1 {
+                let quad = quads[TWO % 2 * 2 + STEP];
                 let [low, high] = nibbles(&halves[STEP][0]);
-                p = dot(p, low, quads[STEP]);
-                q = dot(q, high, quads[STEP]);
+                p = dot(p, low, quad);
+                q = dot(q, high, quad);
                 let [low, high] = nibbles(&halves[STEP][1]);
-                r = dot(r, low, quads[STEP]);
-                s = dot(s, high, quads[STEP]);
+                r = dot(r, low, quad);
+                s = dot(s, high, quad);
             });
         });
         [p, q, r, s].map(|dots| i32x4_extadd_pairwise_i16x8(dots))

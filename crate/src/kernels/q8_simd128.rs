@@ -89,15 +89,16 @@ impl<B: AsRef<Integers> + Scales + Copy> BlockDots<B> for Pairs {
         let Integers(integers) = block.as_ref();
         let start = i32x4_splat(x.starts[0]);
         let (mut a, mut p, mut b, mut q) = (start, start, start, start);
-        unrolled!(FOUR in 0 1 2 3, apart by steps {
-            let pairs = spread(&x.pairs.as_chunks().0[FOUR]);
-            let integers = &integers.as_chunks::<4>().0[FOUR];
-            unrolled!(STEP in 0 1 2 3 {
+        unrolled!(TWO in 0 1 2 3 4 5 6 7, apart by steps {
+            let pairs = spread(&x.pairs.as_chunks().0[TWO / 2]);
+            let integers = &integers.as_chunks::<2>().0[TWO];
+            unrolled!(STEP in 0 1 {
+                let pair = pairs[TWO % 2 * 2 + STEP];
                 let [left, right]: [v128; 2] = bytemuck::must_cast(integers[STEP]);
-                a = dot(a, left, pairs[STEP]);
-                p = dot(p, low(left), pairs[STEP]);
-                b = dot(b, right, pairs[STEP]);
-                q = dot(q, low(right), pairs[STEP]);
+                a = dot(a, left, pair);
+                p = dot(p, low(left), pair);
+                b = dot(b, right, pair);
+                q = dot(q, low(right), pair);
             });
         });
         [p, high(a, p), q, high(b, q)]
