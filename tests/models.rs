@@ -240,6 +240,26 @@ fn says_what_it_is(fixture: &Fixture) {
     assert!(fixture.name.starts_with(info.architecture), "{}", info.architecture);
 }
 
+/// A prompt and a score that take more than one chunk say what one pass over all tokens says.
+#[test]
+fn a_long_text_is_read_in_chunks() {
+    let mut session = GPT2_B.load();
+    let prompt = GPT2_B.expected().greedy.prompt;
+    let text = (2..).map(|times| [prompt.as_str()].repeat(times).join(" "));
+    let scores = text.map(|text| (session.score(&text).expect("a score"), text));
+    let (score, text) = scores.into_iter().find(|(score, _)| score.tokens.len() > 100).expect("a longer one");
+    let ids: Vec<u32> = score.tokens.iter().map(|token| token.id).collect();
+    let rows = rows(&session.trace(&ids, ids.len(), &mut |_, _| {}).expect("the input fits"));
+    for (row, token) in rows.iter().zip(&score.tokens[1..]) {
+        let total: f32 = row.iter().map(|logit| logit.exp()).sum();
+        let found = token.logprob.expect("every token but the first is scored");
+        assert!((found - (row[token.id as usize] - total.ln())).abs() <= LOGPROB_TOLERANCE, "{token:?}");
+    }
+    let last = &rows[rows.len() - 1];
+    let (id, _) = last.iter().enumerate().max_by(|(_, a), (_, b)| a.total_cmp(b)).expect("a vocabulary");
+    assert_eq!(run(&mut session, &text, &greedy(1)).0, [id as u32]);
+}
+
 macro_rules! parity {
     ($name:ident, $fixture:expr) => {
         mod $name {
