@@ -63,9 +63,11 @@ impl<L: WithIntegers> VectorKernel for VectorOperations<L> {
             for (((x, weight), bias), y) in x.iter().zip(weight).zip(bias).zip(y) {
                 one(x, weight, bias, y);
             }
-            let mut last = [0.0; 4];
-            one(&padded(x_rest, 0.0), &padded(weight_rest, 0.0), &padded(bias_rest, 0.0), &mut last);
-            y_rest.copy_from_slice(&last[..y_rest.len()]);
+            if !x_rest.is_empty() {
+                let mut last = [0.0; 4];
+                one(&padded(x_rest, 0.0), &padded(weight_rest, 0.0), &padded(bias_rest, 0.0), &mut last);
+                y_rest.copy_from_slice(&last[..y_rest.len()]);
+            }
         }
     }
 
@@ -125,7 +127,9 @@ fn largest<L: Lanes>(lanes: L, x: &[f32]) -> f32 {
         }
     };
     blocks.iter().for_each(&mut one);
-    one(&padded(rest, f32::NEG_INFINITY));
+    if !rest.is_empty() {
+        one(&padded(rest, f32::NEG_INFINITY));
+    }
     let [a, b, c, d] = max;
     lanes.largest(lanes.max(lanes.max(a, b), lanes.max(c, d)))
 }
