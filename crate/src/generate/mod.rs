@@ -25,8 +25,8 @@ use stop::StopStrings;
 /// enough that a stop is heard soon.
 pub const PREFILL_CHUNK: usize = 96;
 
-/// Where the chunk ends that begins at `start`. All chunks of a text are of nearly one length: every one reads and unpacks all weights, and
-/// a short last one would for a few tokens.
+/// Where the chunk that begins at `start`, at most `tokens`, ends. All chunks of a text are nearly equally long: each reads and unpacks all
+/// weights, which is too much for a few last tokens.
 fn chunk_end(start: usize, tokens: usize) -> usize {
     let rest = tokens - start;
     start + rest.div_ceil(rest.div_ceil(PREFILL_CHUNK).max(1))

@@ -73,7 +73,7 @@ pub(super) fn copy<const N: usize>(from: &[f32], to: &mut [f32]) {
     }
 }
 
-/// `rest` and then `padding`, of which there is none as a rule.
+/// `rest` and then `padding`, of which matrix products need none as a rule.
 #[inline(always)]
 pub(super) fn padded<const N: usize>(rest: &[f32], padding: f32) -> [f32; N] {
     let mut block = [padding; N];
@@ -84,7 +84,7 @@ pub(super) fn padded<const N: usize>(rest: &[f32], padding: f32) -> [f32; N] {
     block
 }
 
-/// A function of its own: the compiler would make one copy of both kinds, of any number.
+/// Never inlined: the compiler would merge it with the copy of a known length into one of any length.
 #[cold]
 #[inline(never)]
 fn copy_any(from: &[f32], to: &mut [f32]) {

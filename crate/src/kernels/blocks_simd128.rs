@@ -5,7 +5,7 @@
 //! 8 vectors of dots, and as many registers.
 //!
 //! A block's steps are written one after the other, with constant offsets, and kept apart (see [`Steps`]): those of a tile one by one, those
-//! of a row a few at a time. A row and a half tile are functions of their own, so that the browser's compiler has nothing else to keep in
+//! of a row two at a time: with four, its sums go through memory. A row and a half tile are functions of their own, so that the browser's compiler has nothing else to keep in
 //! registers.
 
 use core::arch::wasm32::*;
@@ -23,17 +23,19 @@ pub(super) trait BlockDots<B>: Copy + Sync + 'static {
     /// The quads of rows that each half of a tile has.
     const HALVES: [[usize; 2]; 2];
 
-    /// [`BLOCK`] inputs of each of `M` rows.
+    /// [`BLOCK`] inputs of each of `M` rows: of 1 for `row`, of [`TILE`] for `half`, which may differ in more than that.
     type Input<const M: usize>: Copy;
 
     /// A block of weights as a tile reads it.
     type Unpacked: Scales + Copy;
 
+    /// A panel for many tiles: itself, or made in `scratch`.
     fn unpacked<'a>(self, panel: &'a [B], scratch: &'a mut Vec<Self::Unpacked>) -> &'a [Self::Unpacked];
 
+    /// Integers, at most [`INPUT_LEVELS`](super::Block::INPUT_LEVELS) in magnitude, as `row` and `half` read them.
     fn input<const M: usize>(self, integers: &[[i32; BLOCK]; M]) -> Self::Input<M>;
 
-    /// `Σ_k weight[row][k] input[k]` of the four quads of rows.
+    /// `Σ_k weight[row][k] input[k]` of the four quads of rows; `steps` is for [`unrolled!`](unrolled).
     fn row(self, block: &B, x: &Self::Input<1>, steps: Steps) -> [v128; 4];
 
     /// The same of the two quads of a half, for each row of inputs.
@@ -45,7 +47,7 @@ pub(super) trait BlockDots<B>: Copy + Sync + 'static {
     ) -> [[v128; 2]; TILE];
 }
 
-/// How many steps of a block are taken: all, but no compiler may know that.
+/// The step after which a block ends early: none, but no compiler may know that. Results do not depend on it.
 ///
 /// After a step stands a branch to the end of the block. It is never taken; yet both ways need the sums, so the products of a step stay
 /// before it. Without it, LLVM's backend for wasm and wasm-opt move every product to the addition that takes it, one sum after the other,
@@ -56,11 +58,11 @@ pub(super) struct Steps(usize);
 
 impl Steps {
     #[inline(always)]
-    fn all() -> Self {
+    fn never() -> Self {
         Self(black_box(usize::MAX))
     }
 
-    /// Whether `step` is the last.
+    /// Whether the block ends early after `step`: never.
     #[inline(always)]
     pub(super) fn end_after(self, step: usize) -> bool {
         self.0 == step
@@ -102,7 +104,7 @@ impl<B: Scales, D: BlockDots<B>> Dots<B> for InVectors<D> {
     #[inline(never)]
     fn row(self, panel: &[B], x: &[Self::Input<1>], sums: &mut Entry) {
         let (mut a, mut b, mut c, mut d) = (load(sums, 0), load(sums, 1), load(sums, 2), load(sums, 3));
-        let steps = Steps::all();
+        let steps = Steps::never();
         for (block, x) in panel.iter().zip(x) {
             let [p, q, r, s] = self.0.row(block, &x.integers, steps);
             let scale = f32x4_splat(x.scales[0]);
@@ -134,7 +136,7 @@ impl<D> InVectors<D> {
     ) where
         D: BlockDots<B>,
     {
-        let ([left, right], steps) = (D::HALVES[HALF], Steps::all());
+        let ([left, right], steps) = (D::HALVES[HALF], Steps::never());
         for (block, x) in panel.iter().zip(x) {
             let dots = self.0.half::<HALF>(block, &x.integers, steps);
             let (left_scales, right_scales) = (scales(block.scales(), left), scales(block.scales(), right));
@@ -175,7 +177,7 @@ fn store(sum: v128, entry: &mut Entry, quad: usize) {
     Simd128.store(sum, &mut entry.as_chunks_mut().0[quad]);
 }
 
-/// Columns of rows, as tiles read them.
+/// `[row][column]` to `[column][row]`: a step reads a column of all rows.
 #[inline(always)]
 pub(super) fn transposed<const M: usize, const N: usize>(rows: &[[i32; N]; M]) -> [[i32; M]; N] {
     std::array::from_fn(|column| std::array::from_fn(|row| rows[row][column]))
@@ -193,7 +195,8 @@ pub(super) fn spread(four: &[[i32; 1]; 4]) -> [v128; 4] {
     ]
 }
 
-/// Repeats a step, each time with its number as a constant, so that a load has its offset in it; `apart`, as [`Steps`] keep them.
+/// Repeats a step, each time with its number as a constant, so that a load has its offset in it. With `apart by steps`, a branch after
+/// each keeps it from the next: see [`Steps`].
 macro_rules! unrolled {
     ($step:ident in $($number:literal)* $body:block) => {
         $({ const $step: usize = $number; $body })*

@@ -43,7 +43,7 @@ pub struct Measurement {
 const HIDDEN: usize = 768;
 /// Its heads, of 64 dimensions each.
 const HEADS: usize = 12;
-/// Tokens of a prompt that are read at a time.
+/// Rows of a product with many: a chunk of a prompt is of about as many tokens.
 const CHUNK: usize = 64;
 /// Positions of a long context.
 const CONTEXT: usize = 1000;

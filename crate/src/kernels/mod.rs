@@ -56,14 +56,18 @@
 //! 1. A file, and its `mod` line here: its doc comment has the layout and the tile, why they have their size, and what was measured on
 //!    what. Both are compiled only where the kernel's instructions exist, by the `cfg` of the lists below.
 //! 2. For blocks of integers in the vectors of wasm implement `blocks_simd128::BlockDots`: how [`BLOCK`] inputs are held, the dots of a
-//!    block with one row of inputs (`row`) and with a tile of them (`half`), and what a panel becomes before tiles meet it (`unpacked`;
-//!    nothing, for most); the loops around, the scales and the quantising of the inputs come with it, and a `static KERNEL` of `products`
-//!    is the kernel. In anything but vectors implement `quantised::Dots`, which is given one panel at a time. For anything else implement
+//!    block with one row of inputs (`row`) and with a tile of them (`half`), which quads of rows `half` returns (`HALVES`), and what a panel
+//!    becomes before tiles meet it (`unpacked`, whose blocks carry their scales: the panel itself for `q8`, wider bytes for `q4`). The steps
+//!    are written with `unrolled!(… apart by steps …)`, two to a part in `row` and one in `half`; plain code or a loop gives the same
+//!    bits, slower. The loops around, the scales and the quantising of the inputs come with it, and a `static KERNEL` of `products` is the
+//!    kernel; `q4_relaxed.rs` is the one to follow. In anything but vectors implement `quantised::Dots`, which is given one panel at a time. For anything else implement
 //!    [`MatrixKernel`], all of it.
-//! 3. The properties that every kernel of that precision must have, bits included, as the last line of the file:
+//! 3. The properties that every kernel of that precision must have, bits included, as the last line of the file, under a name that no other
+//!    of its precision has:
 //!    `#[cfg(test)] super::contract::kernel_contract!(q8, "its name", &KERNEL);`
 //! 4. A line in the precision's list at the end of this file, in order of preference, `portable` last; and if its instruction is a new
-//!    one, its peak in [`limits`]. The first of a list runs; of `q4` [`calibrate`] may find another faster.
+//!    one, its peak in [`limits`]. The first of a list runs; of `q4`, [`calibrate`] chooses by the peaks of the
+//!    kernels' instructions, and of two with the same the first.
 //!
 //! A new precision is a type that implements [`Block`], its list of kernels, and an arm in `layers::matrix` and
 //! [`crate::layers::Precision`].

@@ -53,7 +53,7 @@ impl<L: Lanes, const TILE: usize> MatrixKernel<Entry> for F32Panels<L, TILE> {
         check_panels(panels, n, k);
         let mut panels = panels.chunks_exact(k.max(1));
         let (whole, rest) = y.as_chunks_mut::<PANEL>();
-        for (y, panel) in whole.iter_mut().zip(&mut panels) {
+        for (y, panel) in whole.iter_mut().zip(panels.by_ref()) {
             row(self.0, panel, x, y);
         }
         if let Some(panel) = panels.next() {

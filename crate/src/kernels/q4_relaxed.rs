@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! step (4 columns)    weights[group][half] & 15, >> 4 & 15  → 2 vectors of 4 rows x 4 columns of bytes
-//!                     inputs[group]                         → 4 times the same 4 inputs    v128.load32_splat
+//!                     inputs[group]                         → 4 times the same 4 inputs    v128.load32_splat, or a shuffle for one row
 //!                     dots += i16x8.relaxed_dot_i8x16_i7x16_s
 //! end of a block      i32x4.extadd_pairwise_i16x8_s
 //! ```
@@ -118,11 +118,11 @@ impl BlockDots<Q4Block> for NibbleQuads {
     fn row(self, block: &Q4Block, x: &Quads<1>, steps: Steps) -> [v128; 4] {
         let start = i32x4_splat(x.starts[0]);
         let (mut p, mut q, mut r, mut s) = (start, start, start, start);
-        unrolled!(TWO in 0 1 2 3, apart by steps {
-            let quads = spread(&x.quads.as_chunks().0[TWO / 2]);
-            let halves = &block.weights.as_chunks::<2>().0[TWO];
+        unrolled!(PART in 0 1 2 3, apart by steps {
+            let quads = spread(&x.quads.as_chunks().0[PART / 2]);
+            let halves = &block.weights.as_chunks::<2>().0[PART];
             unrolled!(STEP in 0 1 {
-                let quad = quads[TWO % 2 * 2 + STEP];
+                let quad = quads[PART % 2 * 2 + STEP];
                 let [low, high] = nibbles(&halves[STEP][0]);
                 p = dot(p, low, quad);
                 q = dot(q, high, quad);

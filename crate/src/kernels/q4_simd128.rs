@@ -77,9 +77,9 @@ impl BlockDots<Q4Block> for NibblePairs {
     fn row(self, block: &Q4Block, x: &Paired<1>, steps: Steps) -> [v128; 4] {
         let start = i32x4_splat(x.starts[0]);
         let (mut p, mut q, mut r, mut s) = (start, start, start, start);
-        unrolled!(TWO in 0 1 2 3, apart by steps {
-            let pairs = spread(&x.pairs.as_chunks().0[TWO]);
-            let halves = &block.weights.as_chunks::<2>().0[TWO];
+        unrolled!(PART in 0 1 2 3, apart by steps {
+            let pairs = spread(&x.pairs.as_chunks().0[PART]);
+            let halves = &block.weights.as_chunks::<2>().0[PART];
             unrolled!(STEP in 0 1 {
                 let (first, second) = (pairs[2 * STEP], pairs[2 * STEP + 1]);
                 let [low, high] = nibbles(&halves[STEP][0]);

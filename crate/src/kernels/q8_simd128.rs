@@ -89,11 +89,11 @@ impl<B: AsRef<Integers> + Scales + Copy> BlockDots<B> for Pairs {
         let Integers(integers) = block.as_ref();
         let start = i32x4_splat(x.starts[0]);
         let (mut a, mut p, mut b, mut q) = (start, start, start, start);
-        unrolled!(TWO in 0 1 2 3 4 5 6 7, apart by steps {
-            let pairs = spread(&x.pairs.as_chunks().0[TWO / 2]);
-            let integers = &integers.as_chunks::<2>().0[TWO];
+        unrolled!(PART in 0 1 2 3 4 5 6 7, apart by steps {
+            let pairs = spread(&x.pairs.as_chunks().0[PART / 2]);
+            let integers = &integers.as_chunks::<2>().0[PART];
             unrolled!(STEP in 0 1 {
-                let pair = pairs[TWO % 2 * 2 + STEP];
+                let pair = pairs[PART % 2 * 2 + STEP];
                 let [left, right]: [v128; 2] = bytemuck::must_cast(integers[STEP]);
                 a = dot(a, left, pair);
                 p = dot(p, low(left), pair);

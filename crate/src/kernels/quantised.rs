@@ -72,7 +72,7 @@ impl<B: Block, D: Dots<B>> MatrixKernel<B> for Quantised<D> {
         let x: Vec<_> = inputs::<B, D, 1>(self.0, x, x.len(), B::INPUT_LEVELS).collect();
         let mut panels = panels.chunks_exact(blocks.max(1));
         let (whole, rest) = y.as_chunks_mut::<PANEL>();
-        for (y, panel) in whole.iter_mut().zip(&mut panels) {
+        for (y, panel) in whole.iter_mut().zip(panels.by_ref()) {
             self.0.row(panel, &x, y);
         }
         if let Some(panel) = panels.next() {
@@ -127,10 +127,11 @@ pub(super) fn inputs<B, D: Dots<B>, const M: usize>(
     k: usize,
     levels: i32,
 ) -> impl Iterator<Item = D::Input<M>> {
+    // For all blocks: those of rows that are there are overwritten, others stay zeros. New ones for each block are a call to fill them.
     let (mut scales, mut integers) = ([0.0; M], [[0; BLOCK]; M]);
     (0..k).step_by(BLOCK).map(move |start| {
         for (r, x) in x.chunks_exact(k).enumerate() {
-            let padding;
+            let padding; // of the last block; others are read where they lie
             let x = match x[start..].first_chunk() {
                 Some(whole) => whole,
                 None => {

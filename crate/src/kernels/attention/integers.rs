@@ -61,7 +61,7 @@ pub(super) fn one<L: Lanes, D: Dots<Integers>>(
     attend::<L, D, 1>((lanes, dots, products), shape.heads, shape, (q, pages), out, scratch);
 }
 
-#[inline(never)] // it is long, and called from two places
+/// Inlined where the kernel's row is a function itself.
 fn row<D: Dots<Integers>>(dots: D, panel: &[Integers], x: &[D::Input<1>], sums: &mut Entry) {
     dots.row(panel, x, sums);
 }
