@@ -5,8 +5,8 @@
 //! 8 vectors of dots, and as many registers.
 //!
 //! A block's steps are written one after the other, with constant offsets, and kept apart (see [`Steps`]): those of a tile one by one, those
-//! of a row two at a time: with four, its sums go through memory. A row and a half tile are functions of their own, so that the browser's compiler has nothing else to keep in
-//! registers.
+//! of a row in twos (with fours, its sums go through memory). A row and a half tile are functions of their own, so that the browser's
+//! compiler has nothing else to keep in registers.
 
 use core::arch::wasm32::*;
 use core::hint::black_box;
