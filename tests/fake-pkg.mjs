@@ -127,18 +127,18 @@ class Generation {
 
     const written = this.steps++ - 2;
     if (this.prompt === "score") {
-      if (this.steps > this.maxNewTokens) return { type: "end", tokens: [], perplexity: 2, bitsPerByte: 1, more: "for nobody" };
-      return { type: "progress", done: this.steps, total: 1e9 };
+      if (this.steps > this.maxNewTokens) return { end: { tokens: [], perplexity: 2, bitsPerByte: 1, more: "for nobody" } };
+      return { progress: { done: this.steps, total: 1e9 } };
     }
-    if (written < 0) return { type: "prefill", done: written + 3, total: 2 };
+    if (written < 0) return { prefill: { done: written + 3, total: 2 } };
     if (this.prompt === "late trap" && written === 10) crash("panic");
     if (this.prompt === "late defect" && written === 10) throw new TypeError("x is not a function");
     if (this.prompt === "trap") crash("panic");
     if (this.prompt === "stack") crash("stack");
     if (this.prompt === "defect") throw new TypeError("x is not a function");
     if (this.prompt === "memory") throw failure("out-of-memory", "not enough memory");
-    if (written === this.maxNewTokens) return { type: "end", reason: "length", text: "!" };
-    return { type: "token", id: written, text: "x", logprob: -1 };
+    if (written === this.maxNewTokens) return { end: { reason: "length", text: "!" } };
+    return { token: { id: written, text: "x", logprob: -1 } };
   }
 
   finish() {

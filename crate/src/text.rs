@@ -5,6 +5,7 @@
 
 use crate::error::{Error, Result};
 use ahash::AHashMap;
+use serde::Serialize;
 use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, step_decode_stream};
@@ -131,7 +132,7 @@ impl Tokenizer {
 }
 
 /// One token and its text.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Piece {
     /// The token's id.
     pub id: u32,

@@ -41,9 +41,10 @@
  */
 
 /**
- * @typedef {{ type: "prefill", done: number, total: number }
- *   | ({ type: "token" } & Token)
- *   | { type: "end", reason: "stop" | "length" | "context", text: string }} GenerationStep
+ * @typedef {object} GenerationStep one of
+ * @property {{ done: number, total: number }} [prefill] tokens of the prompt
+ * @property {Token} [token]
+ * @property {{ reason: "stop" | "length" | "context", text: string }} [end]
  */
 
 /**
@@ -56,7 +57,11 @@
  * @property {() => void} free
  */
 
-/** @typedef {{ type: "progress", done: number, total: number } | ({ type: "end" } & Score)} ScoringStep */
+/**
+ * @typedef {object} ScoringStep one of
+ * @property {{ done: number, total: number }} [progress] tokens of the text
+ * @property {Score} [end]
+ */
 
 /**
  * @typedef {object} Scoring

@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::models::Model;
 use crate::text::{SpecialTokens, StreamDecoder, Tokenizer};
 use candle_core::Tensor;
+use serde::Serialize;
 use stop::StopStrings;
 
 /// Tokens of a prompt that are read in one pass, at most: enough for the matrix products to be bounded by arithmetic, few
@@ -69,7 +70,7 @@ impl GenerateOptions {
 }
 
 /// One token of a continuation.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Token {
     /// The token's id.
     pub id: u32,
@@ -81,7 +82,8 @@ pub struct Token {
 }
 
 /// Why a continuation ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Reason {
     /// The model ended the text, or a stop string appeared.
     Stop,
@@ -103,7 +105,8 @@ impl Reason {
 }
 
 /// What one step of a [`Run`] did.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Step {
     /// A part of the prompt was read.
     Prefill {

@@ -4,13 +4,14 @@ use super::{Parts, chunk_end, finite};
 use crate::error::{Error, Result};
 use crate::kernels::VectorKernel;
 use crate::layers::with_values;
+use serde::Serialize;
 
 /// Rows of logits that a score computes at a time: enough for the head to be bounded by arithmetic, few enough that a
 /// vocabulary of 250,000 takes 16 MB.
 pub(crate) const LOGIT_ROWS: usize = 16;
 
 /// One token of a scored text.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ScoredToken {
     /// The token's id.
     pub id: u32,
@@ -21,7 +22,8 @@ pub struct ScoredToken {
 }
 
 /// The score of a whole text.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Score {
     /// Every token, one that the family puts in front included.
     pub tokens: Vec<ScoredToken>,

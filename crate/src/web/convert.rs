@@ -14,10 +14,11 @@ pub(super) fn thrown(error: Error) -> JsValue {
     thrown.into()
 }
 
-/// A plain object of `value`.
-pub(super) fn to_js(value: &Value) -> JsValue {
+/// A plain object of `value`. Types that derive `Serialize` make one faster than `json!`: each of their fields' names is made a string of
+/// JavaScript's once.
+pub(super) fn to_js(value: &impl Serialize) -> JsValue {
     let serializer = serde_wasm_bindgen::Serializer::json_compatible();
-    value.serialize(&serializer).expect("a JSON value is a JavaScript value")
+    value.serialize(&serializer).expect("numbers, strings, lists and objects are JavaScript values")
 }
 
 /// The precision called `name`.

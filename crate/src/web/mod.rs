@@ -12,9 +12,10 @@ mod crash;
 mod measure;
 
 use crate::generate::{Run, Scoring};
-use crate::{Files, Precision, Step, Ticket};
+use crate::{Files, Precision, Ticket};
 use blob::BlobSource;
 use convert::{precision_of, thrown, to_js};
+use serde::Serialize;
 use serde_json::json;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -124,9 +125,7 @@ impl Session {
 
     /// The tokens of `text`: `[{ id, text }]`.
     pub fn tokenize(&self, text: &str) -> JsResult<JsValue> {
-        let pieces = self.inner.borrow_mut().tokenize(text).map_err(thrown)?;
-        let pieces = pieces.iter().map(|piece| json!({ "id": piece.id, "text": piece.text }));
-        Ok(to_js(&pieces.collect::<serde_json::Value>()))
+        Ok(to_js(&self.inner.borrow_mut().tokenize(text).map_err(thrown)?))
     }
 
     /// Starts to continue `prompt`; an earlier generation or score of this session ends with it.
@@ -172,16 +171,9 @@ impl Generation {
         self.run.reused_tokens()
     }
 
-    /// Reads a chunk of the prompt, or writes a token, or ends: `{ type: "prefill" | "token" | "end", … }`.
+    /// Reads a chunk of the prompt, or writes a token, or ends: an object whose only key is `prefill`, `token` or `end`.
     pub fn step(&mut self) -> JsResult<JsValue> {
-        let step = self.session.borrow_mut().step(&mut self.run).map_err(thrown)?;
-        Ok(to_js(&match step {
-            Step::Prefill { done, total } => json!({ "type": "prefill", "done": done, "total": total }),
-            Step::Token(token) => {
-                json!({ "type": "token", "id": token.id, "text": token.text, "logprob": token.logprob })
-            }
-            Step::End { reason, text } => json!({ "type": "end", "reason": reason.name(), "text": text }),
-        }))
+        Ok(to_js(&self.session.borrow_mut().step(&mut self.run).map_err(thrown)?))
     }
 
     /// Ends early: `{ reason: "cancelled", text }`, with the text that was held back.
@@ -189,6 +181,14 @@ impl Generation {
         let text = self.session.borrow_mut().finish(&mut self.run).map_err(thrown)?;
         Ok(to_js(&json!({ "reason": "cancelled", "text": text })))
     }
+}
+
+/// What one step of a [`ScoreRun`] did.
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum ScoreStep {
+    Progress { done: usize, total: usize },
+    End(crate::Score),
 }
 
 /// A score in progress.
@@ -200,20 +200,14 @@ pub struct ScoreRun {
 
 #[wasm_bindgen(js_class = Scoring)]
 impl ScoreRun {
-    /// Reads a chunk of the text, or ends: `{ type: "progress" | "end", … }`.
+    /// Reads a chunk of the text, or ends: an object whose only key is `progress` or `end`.
     pub fn step(&mut self) -> JsResult<JsValue> {
         let mut session = self.session.borrow_mut();
         let (done, total) = session.step_score(&mut self.scoring).map_err(thrown)?;
         if done < total {
-            return Ok(to_js(&json!({ "type": "progress", "done": done, "total": total })));
+            return Ok(to_js(&ScoreStep::Progress { done, total }));
         }
         let score = session.finish_score(&self.scoring).map_err(thrown)?;
-        let token = |token: &crate::ScoredToken| json!({ "id": token.id, "text": token.text, "logprob": token.logprob });
-        Ok(to_js(&json!({
-            "type": "end",
-            "tokens": score.tokens.iter().map(token).collect::<Vec<_>>(),
-            "perplexity": score.perplexity,
-            "bitsPerByte": score.bits_per_byte,
-        })))
+        Ok(to_js(&ScoreStep::End(score)))
     }
 }
