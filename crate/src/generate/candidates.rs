@@ -13,14 +13,18 @@ pub(super) const BLOCK: usize = 128;
 
 /// The first index of the highest score.
 pub(super) fn most_likely(scores: &[f32]) -> u32 {
-    let highest = scores.chunks(BLOCK).map(maximum).fold(f32::NEG_INFINITY, f32::max);
-    scores.iter().position(|&score| score == highest).unwrap_or(0) as u32
+    let highest = maximum(scores);
+    // Whether a block has it takes no branch for each score.
+    let has = |block: &[f32]| block.iter().fold(false, |has, &score| has | (score == highest));
+    let block = BLOCK * scores.chunks(BLOCK).position(has).unwrap_or(0);
+    let in_block = scores[block..].iter().position(|&score| score == highest);
+    (block + in_block.unwrap_or(0)) as u32
 }
 
 /// The highest of `scores`, in lanes that do not wait for each other.
 pub(super) fn maximum(scores: &[f32]) -> f32 {
-    let (lanes, rest) = scores.as_chunks::<8>();
-    let mut highest = [f32::NEG_INFINITY; 8];
+    let (lanes, rest) = scores.as_chunks::<16>();
+    let mut highest = [f32::NEG_INFINITY; 16];
     for scores in lanes {
         for (highest, score) in highest.iter_mut().zip(scores) {
             *highest = if *score > *highest { *score } else { *highest };

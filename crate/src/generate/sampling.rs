@@ -117,10 +117,14 @@ impl Sampler {
     }
 
     fn choose(&mut self, logits: &[f32]) -> u32 {
+        let greedy = self.sampling.temperature < COLDEST;
+        if greedy && self.sampling.repetition_penalty == 1.0 {
+            return most_likely(logits);
+        }
         self.scores.clear();
         self.scores.extend_from_slice(logits);
         self.penalise_repetition();
-        if self.sampling.temperature < COLDEST {
+        if greedy {
             return most_likely(&self.scores);
         }
         // Scaling the distance to the highest logit, not the logit, cannot overflow to infinity twice.
@@ -304,6 +308,16 @@ mod tests {
         let mut sampler = sampler(Sampling::greedy());
         let choice = sampler.sample(&tensor(&[0.0, 3.0, 3.0, 1.0])).expect("a choice");
         assert_eq!(choice.id, 1);
+    }
+
+    #[test]
+    fn the_most_likely_is_found_wherever_it_is() {
+        for size in [1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 20] {
+            for first in 0..size {
+                let logits: Vec<f32> = (0..size).map(|id| if id < first { -3.0 } else { -2.0 }).collect();
+                assert_eq!(most_likely(&logits) as usize, first, "of {size}");
+            }
+        }
     }
 
     #[test]
