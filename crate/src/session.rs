@@ -7,6 +7,7 @@ use crate::layers::{Cache, Precision};
 use crate::models::Shape;
 use crate::text::{Piece, SpecialTokens, Tokenizer};
 use candle_core::Tensor;
+use std::fmt::Display;
 
 /// What a session runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -189,9 +190,10 @@ impl Session {
         }
         self.run += 1;
         self.sequence.clear();
+        let mut observe = |name: &dyn Display, x: &Tensor| observe(&name.to_string(), x);
         let mut logits = Vec::new();
         for chunk in ids.chunks(chunk) {
-            let hidden = self.sequence.extend_observed(self.loaded.model.as_ref(), chunk, observe)?;
+            let hidden = self.sequence.extend_observed(self.loaded.model.as_ref(), chunk, &mut observe)?;
             logits.push(self.loaded.model.logits(&hidden)?);
         }
         Ok(Tensor::cat(&logits, 0)?)

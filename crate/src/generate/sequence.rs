@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::layers::Cache;
-use crate::models::Model;
+use crate::models::{Model, Observer};
 use candle_core::Tensor;
 
 /// A cache and the ids that it was filled with; the two always agree.
@@ -62,7 +62,7 @@ impl Sequence {
         &mut self,
         model: &dyn Model,
         ids: &[u32],
-        observe: &mut dyn FnMut(&str, &Tensor),
+        observe: Observer<'_>,
     ) -> Result<Tensor> {
         match model.forward(ids, &mut self.cache, observe) {
             Ok(hidden) => {

@@ -148,13 +148,13 @@ impl Gpt2 {
 impl Model for Gpt2 {
     fn forward(&self, ids: &[u32], cache: &mut Cache, observe: Observer<'_>) -> Result<Tensor> {
         let mut x = (self.wte.forward(ids)? + self.wpe.forward(cache.len(), ids.len())?)?; // [seq, n_embd]
-        observe("embed", &x);
+        observe(&"embed", &x);
         for (layer, (block, cache)) in self.h.iter().zip(cache.layers_mut()).enumerate() {
             x = block.forward(&x, cache)?;
-            observe(&format!("h.{layer}"), &x);
+            observe(&format_args!("h.{layer}"), &x);
         }
         let x = self.ln_f.forward(&x)?;
-        observe("ln_f", &x);
+        observe(&"ln_f", &x);
         Ok(x)
     }
 

@@ -9,9 +9,10 @@ mod opt;
 use crate::error::{Error, Result};
 use crate::layers::{Cache, Weights};
 use candle_core::Tensor;
+use std::fmt::Display;
 
 /// Given the name of a place in the model and the activation there, `[seq, features]`.
-pub type Observer<'a> = &'a mut dyn FnMut(&str, &Tensor);
+pub type Observer<'a> = &'a mut dyn FnMut(&dyn Display, &Tensor);
 
 /// A causal language model.
 pub trait Model {

@@ -200,18 +200,18 @@ impl Model for Opt {
             x = project_in.forward(&x)?; // [seq, hidden_size]
         }
         x = (x + self.embed_positions.forward(cache.len(), ids.len())?)?;
-        observe("embed", &x);
+        observe(&"embed", &x);
         for (index, (layer, cache)) in self.layers.iter().zip(cache.layers_mut()).enumerate() {
             x = layer.forward(&x, cache)?;
-            observe(&format!("layers.{index}"), &x);
+            observe(&format_args!("layers.{index}"), &x);
         }
         if let Some(norm) = &self.final_layer_norm {
             x = norm.forward(&x)?;
-            observe("final_layer_norm", &x);
+            observe(&"final_layer_norm", &x);
         }
         if let Some(project_out) = &self.project_out {
             x = project_out.forward(&x)?; // [seq, word_embed_proj_dim]
-            observe("project_out", &x);
+            observe(&"project_out", &x);
         }
         Ok(x)
     }
