@@ -102,21 +102,23 @@ impl<B: Scales, D: BlockDots<B>> Dots<B> for InVectors<D> {
     }
 
     #[inline(never)]
-    fn row(self, panel: &[B], x: &[Self::Input<1>], sums: &mut Entry) {
-        let (mut a, mut b, mut c, mut d) = (load(sums, 0), load(sums, 1), load(sums, 2), load(sums, 3));
+    fn row(self, panels: &[B], x: &[Self::Input<1>], sums: &mut [Entry]) {
         let steps = Steps::never();
-        for (block, x) in panel.iter().zip(x) {
-            let [p, q, r, s] = self.0.row(block, &x.integers, steps);
-            let scale = f32x4_splat(x.scales[0]);
-            a = scaled(a, p, scales(block.scales(), 0), scale);
-            b = scaled(b, q, scales(block.scales(), 1), scale);
-            c = scaled(c, r, scales(block.scales(), 2), scale);
-            d = scaled(d, s, scales(block.scales(), 3), scale);
+        for (panel, sums) in panels.chunks_exact(x.len().max(1)).zip(sums) {
+            let (mut a, mut b, mut c, mut d) = (load(sums, 0), load(sums, 1), load(sums, 2), load(sums, 3));
+            for (block, x) in panel.iter().zip(x) {
+                let [p, q, r, s] = self.0.row(block, &x.integers, steps);
+                let scale = f32x4_splat(x.scales[0]);
+                a = scaled(a, p, scales(block.scales(), 0), scale);
+                b = scaled(b, q, scales(block.scales(), 1), scale);
+                c = scaled(c, r, scales(block.scales(), 2), scale);
+                d = scaled(d, s, scales(block.scales(), 3), scale);
+            }
+            store(a, sums, 0);
+            store(b, sums, 1);
+            store(c, sums, 2);
+            store(d, sums, 3);
         }
-        store(a, sums, 0);
-        store(b, sums, 1);
-        store(c, sums, 2);
-        store(d, sums, 3);
     }
 
     #[inline(always)]

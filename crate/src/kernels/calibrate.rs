@@ -97,8 +97,17 @@ mod tests {
         fn instruction(&self) -> &'static str {
             self.0
         }
-        fn matvec(&self, _: &[Q4Block], _: &[f32], _: &mut [f32]) {}
-        fn matmul(&self, _: &[Q4Block], _: usize, _: &[f32], _: &mut [f32], _: Range<usize>) {}
+        fn matvec(&self, _: &[Q4Block], _: &[f32], _: Option<&[f32]>, _: &mut [f32]) {}
+        fn matmul(
+            &self,
+            _: &[Q4Block],
+            _: usize,
+            _: &[f32],
+            _: Option<&[f32]>,
+            _: &mut [f32],
+            _: Range<usize>,
+        ) {
+        }
     }
 
     static QUICK: With = With("quick");

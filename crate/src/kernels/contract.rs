@@ -21,7 +21,7 @@ macro_rules! kernel_contract {
     (@matrix $module:ident, $block:ty, $name:literal, $kernel:expr, $($test:ident)*) => {
         $crate::kernels::contract::kernel_contract!(@tests $module, matrix_kernel, $name,
             { let kernel: &dyn $crate::kernels::MatrixKernel<$block> = $kernel; kernel },
-            is_listed_under_its_name matvec_is_close_to_the_reference products_begin_with_what_is_there
+            is_listed_under_its_name matvec_is_close_to_the_reference sums_begin_with_a_bias_or_what_is_there
             matmul_is_matvec_to_the_bit
             matmul_leaves_other_columns_alone segments_and_ranges_of_rows_equal_the_whole
             plain_instruction_sets_give_the_bits_of_portable extremes_do_not_overflow

@@ -208,14 +208,14 @@ fn matrix_jobs<'a, B: Block>(matrices: &'a Matrices<B>, x: &'a [f32], jobs: &mut
         let work = (Packed::<B>::bytes(large.n(), HIDDEN) as f64, "GB/s");
         let operation = format!("{} matvec [{}, {HIDDEN}]", B::NAME, large.n());
         jobs.push(Job::new(kernel.name(), operation, work, Some(0), move || {
-            large.matmul(kernel, 1, black_box(&x[..HIDDEN]), &mut y);
+            large.matmul(kernel, 1, black_box(&x[..HIDDEN]), None, &mut y);
         }));
         let peak = limits::peaks().iter().position(|peak| peak.instruction == kernel.instruction());
         let mut y = vec![0.0; CHUNK * layer.n()];
         let work = ((CHUNK * layer.n() * HIDDEN) as f64, "GMAC/s");
         let operation = format!("{} matmul {CHUNK} x [{}, {HIDDEN}]", B::NAME, layer.n());
         jobs.push(Job::new(kernel.name(), operation, work, peak.map(|index| index + 1), move || {
-            layer.matmul(kernel, CHUNK, black_box(&x[..CHUNK * HIDDEN]), &mut y);
+            layer.matmul(kernel, CHUNK, black_box(&x[..CHUNK * HIDDEN]), None, &mut y);
         }));
     }
 }
@@ -273,7 +273,7 @@ fn check_all<B: Block>() {
     let tolerance = if B::DEPTH == 1 { 1e-3 } else { 0.5 };
     for kernel in B::kernels() {
         let mut y = vec![0.0; m * n];
-        matrix.matmul(*kernel, m, &x, &mut y);
+        matrix.matmul(*kernel, m, &x, None, &mut y);
         for (found, expected) in y.iter().zip(&expected) {
             let name = kernel.name();
             assert!((f64::from(*found) - expected).abs() < tolerance, "{name}: {found}, expected {expected}");

@@ -5,7 +5,7 @@
 //!
 //! # Legend
 //!
-//! `y += x Wᵀ`: `W` is `[n, k]` (`n` output rows, `k` inputs), `x` is `[m, k]`, `y` is `[m, n]`, all row-major.
+//! `y = b + x Wᵀ`: `W` is `[n, k]` (`n` output rows, `k` inputs), `x` is `[m, k]`, `b` is `[n]`, `y` is `[m, n]`, all row-major.
 //! `m = 1` while decoding (bounded by memory bandwidth), `m` = the length of a chunk while a prompt is read
 //! (bounded by multiply-adds).
 //!
@@ -60,8 +60,8 @@
 //!    becomes before tiles meet it (`unpacked`, whose blocks carry their scales: the panel itself for `q8`, wider bytes for `q4`). The steps
 //!    are written with `unrolled!(… apart by steps …)`, two to a part in `row` and one in `half`; plain code or a loop gives the same
 //!    bits, slower. The loops around, the scales and the quantising of the inputs come with it, and a `static KERNEL` of `products` is the
-//!    kernel; `q4_relaxed.rs` is the one to follow. In anything but vectors implement `quantised::Dots`, which is given one panel at a time. For anything else implement
-//!    [`MatrixKernel`], all of it.
+//!    kernel; `q4_relaxed.rs` is the one to follow. In anything but vectors implement `quantised::Dots`, which is given panels of rows and one panel of a tile. For
+//!    anything else implement [`MatrixKernel`], all of it.
 //! 3. The properties that every kernel of that precision must have, bits included, as the last line of the file, under a name that no other
 //!    of its precision has:
 //!    `#[cfg(test)] super::contract::kernel_contract!(q8, "its name", &KERNEL);`
@@ -129,8 +129,9 @@ pub type Entry = [f32; PANEL];
 
 /// Products with a packed matrix of blocks `B`.
 ///
-/// Both methods add to what `y` holds, zeros or a bias. They add up every output along `k` in the same order with a single accumulator: the
-/// rows of [`matmul`](Self::matmul) equal [`matvec`](Self::matvec) to the bit.
+/// Every sum begins with the output's bias, which replaces what `y` holds, or without biases with what `y` holds. Both methods add up every
+/// output along `k` in the same order with a single accumulator: the rows of [`matmul`](Self::matmul) equal [`matvec`](Self::matvec) to
+/// the bit.
 pub trait MatrixKernel<B>: Sync {
     /// The name that benchmarks and the page show.
     fn name(&self) -> &'static str;
@@ -138,19 +139,27 @@ pub trait MatrixKernel<B>: Sync {
     /// The wasm instruction that does the multiply-adds; its peak is one of [`limits::peaks`].
     fn instruction(&self) -> &'static str;
 
-    /// `y += W x` for one vector: `x` is `[k]`, `y` is `[n]`, `panels` is `ceil(n / PANEL)` panels of
+    /// `y = bias + W x`, or `y += W x`, for one vector: `x` is `[k]`, `bias` and `y` are `[n]`, `panels` is `ceil(n / PANEL)` panels of
     /// `ceil(k / B::DEPTH)` blocks.
     ///
     /// # Panics
-    /// If the number of blocks is another.
-    fn matvec(&self, panels: &[B], x: &[f32], y: &mut [f32]);
+    /// If the number of blocks or of biases is another.
+    fn matvec(&self, panels: &[B], x: &[f32], bias: Option<&[f32]>, y: &mut [f32]);
 
-    /// Columns `columns` of `y += x Wᵀ`: `x` is `[m, k]`, `y` is `[m, n]`, and `panels` holds the output rows
+    /// Columns `columns` of `y = bias + x Wᵀ`, or `y += x Wᵀ`: `x` is `[m, k]`, `y` is `[m, n]`, and `panels` and `bias` are those of the output rows
     /// `columns` of `W`, which is all of it (`0..n`) or one segment. Other columns of `y` are left alone.
     ///
     /// # Panics
-    /// If a length does not fit `m`, or the number of blocks is not that of `columns.len()` rows.
-    fn matmul(&self, panels: &[B], m: usize, x: &[f32], y: &mut [f32], columns: Range<usize>);
+    /// If a length does not fit `m`, or the number of blocks or of biases is not that of `columns.len()` rows.
+    fn matmul(
+        &self,
+        panels: &[B],
+        m: usize,
+        x: &[f32],
+        bias: Option<&[f32]>,
+        y: &mut [f32],
+        columns: Range<usize>,
+    );
 }
 
 /// What a model does to vectors between its matrix products.

@@ -161,17 +161,25 @@ impl<B: Block> Packed<B> {
         B::unpack(&self.segments[segment][panel], row % PANEL, out);
     }
 
-    /// `y += x Wᵀ` with `kernel`: `x` is `[m, k]`, `y` is `[m, n]`.
+    /// `y = bias + x Wᵀ`, or `y += x Wᵀ`, with `kernel`: `x` is `[m, k]`, `bias` is `[n]`, `y` is `[m, n]`.
     ///
     /// # Panics
     /// If a length differs.
-    pub fn matmul(&self, kernel: &dyn MatrixKernel<B>, m: usize, x: &[f32], y: &mut [f32]) {
+    pub fn matmul(
+        &self,
+        kernel: &dyn MatrixKernel<B>,
+        m: usize,
+        x: &[f32],
+        bias: Option<&[f32]>,
+        y: &mut [f32],
+    ) {
         let (n, k) = (self.n, self.k);
         assert!(x.len() == m * k && y.len() == m * n, "{m} times [{n}, {k}]: {} to {}", x.len(), y.len());
         for (rows, panels) in self.segments() {
+            let bias = bias.map(|bias| &bias[rows.clone()]);
             match m {
-                1 => kernel.matvec(panels, x, &mut y[rows]),
-                _ => kernel.matmul(panels, m, x, y, rows),
+                1 => kernel.matvec(panels, x, bias, &mut y[rows]),
+                _ => kernel.matmul(panels, m, x, bias, y, rows),
             }
         }
     }

@@ -23,6 +23,7 @@
 use std::ops::Range;
 
 use super::block::{copy, padded};
+use super::quantised::check_panels;
 use super::{Entry, Lanes, MatrixKernel, PANEL};
 
 /// The most rows of `x` that a tile can have.
@@ -48,9 +49,12 @@ impl<L: Lanes, const TILE: usize> MatrixKernel<Entry> for F32Panels<L, TILE> {
         L::MULTIPLY_ADD
     }
 
-    fn matvec(&self, panels: &[Entry], x: &[f32], y: &mut [f32]) {
+    fn matvec(&self, panels: &[Entry], x: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
         let (n, k) = (y.len(), x.len());
-        check_panels(panels, n, k);
+        check_panels(panels, bias, n, k);
+        if let Some(bias) = bias {
+            y.copy_from_slice(bias);
+        }
         let mut panels = panels.chunks_exact(k.max(1));
         let (whole, rest) = y.as_chunks_mut::<PANEL>();
         for (y, panel) in whole.iter_mut().zip(panels.by_ref()) {
@@ -64,7 +68,15 @@ impl<L: Lanes, const TILE: usize> MatrixKernel<Entry> for F32Panels<L, TILE> {
     }
 
     // Loops as in Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication".
-    fn matmul(&self, panels: &[Entry], m: usize, x: &[f32], y: &mut [f32], columns: Range<usize>) {
+    fn matmul(
+        &self,
+        panels: &[Entry],
+        m: usize,
+        x: &[f32],
+        bias: Option<&[f32]>,
+        y: &mut [f32],
+        columns: Range<usize>,
+    ) {
         if m == 0 {
             return assert!(
                 x.is_empty() && y.is_empty(),
@@ -76,9 +88,12 @@ impl<L: Lanes, const TILE: usize> MatrixKernel<Entry> for F32Panels<L, TILE> {
         let (n, k) = (y.len() / m, x.len() / m);
         assert!(n * m == y.len() && k * m == x.len(), "{m} rows of {} inputs, {} outputs", x.len(), y.len());
         assert!(columns.start <= columns.end && columns.end <= n, "columns {columns:?} of {n}");
-        check_panels(panels, columns.len(), k);
+        check_panels(panels, bias, columns.len(), k);
         if m == 1 {
-            return self.matvec(panels, x, &mut y[columns]);
+            return self.matvec(panels, x, bias, &mut y[columns]);
+        }
+        if let Some(bias) = bias {
+            y.chunks_exact_mut(n.max(1)).for_each(|y| y[columns.clone()].copy_from_slice(bias));
         }
         if columns.is_empty() || k == 0 {
             return;
@@ -112,11 +127,6 @@ impl<L: Lanes, const TILE: usize> MatrixKernel<Entry> for F32Panels<L, TILE> {
             }
         }
     }
-}
-
-fn check_panels(panels: &[Entry], n: usize, k: usize) {
-    let expected = n.div_ceil(PANEL) * k;
-    assert!(panels.len() == expected, "[{n}, {k}] needs {expected} entries, given {}", panels.len());
 }
 
 /// Columns `start..` of up to `TILE` rows of `x` (`[rows, k]`), as `[depth][TILE]`; rows that are not there become zeros.
@@ -216,14 +226,14 @@ mod tests {
     use crate::kernels::portable::F32;
 
     #[test]
-    #[should_panic(expected = "[17, 3] needs 6 entries, given 3")]
+    #[should_panic(expected = "[17, 3] needs 6 blocks, given 3")]
     fn a_matrix_of_another_shape_is_refused() {
-        F32.matvec(&[[0.0; PANEL]; 3], &[0.0; 3], &mut [0.0; 17]);
+        F32.matvec(&[[0.0; PANEL]; 3], &[0.0; 3], None, &mut [0.0; 17]);
     }
 
     #[test]
     #[should_panic(expected = "2 rows of 5 inputs, 8 outputs")]
     fn ragged_rows_are_refused() {
-        F32.matmul(&[[0.0; PANEL]; 2], 2, &[0.0; 5], &mut [0.0; 8], 0..4);
+        F32.matmul(&[[0.0; PANEL]; 2], 2, &[0.0; 5], None, &mut [0.0; 8], 0..4);
     }
 }

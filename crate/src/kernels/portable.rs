@@ -108,9 +108,11 @@ impl<B: QuantisedBlock + Copy> Dots<B> for Portable {
         (scales, *integers)
     }
 
-    fn row(self, panel: &[B], x: &[Self::Input<1>], sums: &mut Entry) {
-        for (block, ([scale], [inputs])) in panel.iter().zip(x) {
-            add_dots(block, *scale, inputs, sums);
+    fn row(self, panels: &[B], x: &[Self::Input<1>], sums: &mut [Entry]) {
+        for (panel, sums) in panels.chunks_exact(x.len().max(1)).zip(sums) {
+            for (block, ([scale], [inputs])) in panel.iter().zip(x) {
+                add_dots(block, *scale, inputs, sums);
+            }
         }
     }
 

@@ -44,8 +44,8 @@ pub(super) trait Dots<B>: Copy + Sync + 'static {
     /// Of row `r`, `integers[r]` are each worth `scales[r]`.
     fn input<const M: usize>(self, scales: [f32; M], integers: &[[i32; BLOCK]; M]) -> Self::Input<M>;
 
-    /// `sums += panel x`, for one row of inputs.
-    fn row(self, panel: &[B], x: &[Self::Input<1>], sums: &mut Entry);
+    /// `sums[p] += panels[p] x`, for one row of inputs.
+    fn row(self, panels: &[B], x: &[Self::Input<1>], sums: &mut [Entry]);
 
     /// A panel for many tiles, in `scratch` if it has to be made.
     fn unpacked<'a>(self, panel: &'a [B], scratch: &'a mut Vec<Self::Unpacked>) -> &'a [Self::Unpacked];
@@ -67,48 +67,58 @@ impl<B: Block, D: Dots<B>> MatrixKernel<B> for Quantised<D> {
         D::INSTRUCTION
     }
 
-    fn matvec(&self, panels: &[B], x: &[f32], y: &mut [f32]) {
-        let blocks = check_panels(panels, y.len(), x.len());
+    fn matvec(&self, panels: &[B], x: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+        let blocks = check_panels(panels, bias, y.len(), x.len());
         let x: Vec<_> = inputs::<B, D, 1>(self.0, x, x.len(), B::INPUT_LEVELS).collect();
-        let mut panels = panels.chunks_exact(blocks.max(1));
-        let (whole, rest) = y.as_chunks_mut::<PANEL>();
-        for (y, panel) in whole.iter_mut().zip(panels.by_ref()) {
-            self.0.row(panel, &x, y);
+        if let Some(bias) = bias {
+            y.copy_from_slice(bias);
         }
-        if let Some(panel) = panels.next() {
-            let mut sums = padded(rest, 0.0);
-            self.0.row(panel, &x, &mut sums);
-            rest.copy_from_slice(&sums[..rest.len()]);
+        let (whole, rest) = y.as_chunks_mut::<PANEL>();
+        let (panels, last) = panels.split_at(whole.len() * blocks);
+        self.0.row(panels, &x, whole);
+        if !rest.is_empty() {
+            let mut sums = [padded(rest, 0.0)];
+            self.0.row(last, &x, &mut sums);
+            rest.copy_from_slice(&sums[0][..rest.len()]);
         }
     }
 
     // All of `k` at once, unlike in `panels`: a panel and a tile of integers fit the second-level cache and are read front to back, and
     // every pass over `y`, whose rows lie kilobytes apart, costs 6 %.
-    fn matmul(&self, panels: &[B], m: usize, x: &[f32], y: &mut [f32], columns: Range<usize>) {
+    fn matmul(
+        &self,
+        panels: &[B],
+        m: usize,
+        x: &[f32],
+        bias: Option<&[f32]>,
+        y: &mut [f32],
+        columns: Range<usize>,
+    ) {
         let (n, k) = (y.len().checked_div(m).unwrap_or(0), x.len().checked_div(m).unwrap_or(0));
         assert!(n * m == y.len() && k * m == x.len(), "{m} rows of {} inputs, {} outputs", x.len(), y.len());
         if m == 0 {
             return;
         }
         assert!(columns.start <= columns.end && columns.end <= n, "columns {columns:?} of {n}");
-        let blocks = check_panels(panels, columns.len(), k);
+        let blocks = check_panels(panels, bias, columns.len(), k);
         if m == 1 {
-            return self.matvec(panels, x, &mut y[columns]);
+            return self.matvec(panels, x, bias, &mut y[columns]);
         }
-        if columns.is_empty() || blocks == 0 {
-            return;
-        }
-        let tile = |x| inputs::<B, D, TILE>(self.0, x, k, B::INPUT_LEVELS).collect();
-        let tiles: Vec<Vec<_>> = x.chunks(TILE * k).map(tile).collect();
+        let rows = |first: usize| &x[first * k..m.min(first + TILE) * k];
+        let tile = |first| inputs::<B, D, TILE>(self.0, rows(first), k, B::INPUT_LEVELS).collect();
+        let tiles: Vec<Vec<_>> = (0..m).step_by(TILE).map(tile).collect();
         let mut scratch = Vec::new();
-        for (index, panel) in panels.chunks_exact(blocks).enumerate() {
-            let panel = self.0.unpacked(panel, &mut scratch);
-            let first = columns.start + index * PANEL;
-            let columns = first..columns.end.min(first + PANEL);
+        for first in (0..columns.len()).step_by(PANEL) {
+            let panel = self.0.unpacked(&panels[first / PANEL * blocks..][..blocks], &mut scratch);
+            let rows = first..columns.len().min(first + PANEL);
+            let columns = columns.start + rows.start..columns.start + rows.end;
+            let bias = bias.map(|bias| padded(&bias[rows], 0.0));
             for (tile, y) in tiles.iter().zip(y.chunks_mut(TILE * n)) {
-                let mut sums = [[0.0; PANEL]; TILE];
-                for (sums, y) in sums.iter_mut().zip(y.chunks_exact(n)) {
-                    *sums = padded(&y[columns.clone()], 0.0);
+                let mut sums = [bias.unwrap_or_default(); TILE];
+                if bias.is_none() {
+                    for (sums, y) in sums.iter_mut().zip(y.chunks_exact(n)) {
+                        *sums = padded(&y[columns.clone()], 0.0);
+                    }
                 }
                 self.0.tile(panel, tile, &mut sums);
                 for (sums, y) in sums.iter().zip(y.chunks_exact_mut(n)) {
@@ -145,10 +155,15 @@ pub(super) fn inputs<B, D: Dots<B>, const M: usize>(
     })
 }
 
-/// The blocks of one panel.
-fn check_panels<B: Block>(panels: &[B], n: usize, k: usize) -> usize {
+/// The blocks of one panel of a matrix `[n, k]`, if panels and biases are what it has.
+pub(super) fn check_panels<B: Block>(panels: &[B], bias: Option<&[f32]>, n: usize, k: usize) -> usize {
     let blocks = k.div_ceil(B::DEPTH);
     let expected = n.div_ceil(PANEL) * blocks;
     assert!(panels.len() == expected, "[{n}, {k}] needs {expected} blocks, given {}", panels.len());
+    assert!(
+        bias.is_none_or(|bias| bias.len() == n),
+        "[{n}, {k}] needs {n} biases, given {:?}",
+        bias.map(<[_]>::len)
+    );
     blocks
 }

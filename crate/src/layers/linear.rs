@@ -116,12 +116,9 @@ impl Linear {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (seq, in_features) = x.dims2()?;
         assert_eq!(in_features, self.in_features, "input of a linear layer");
-        let mut y = match &self.bias {
-            Some(bias) => bias.repeat(seq),
-            None => vec![0.0; seq * self.out_features],
-        };
+        let mut y = vec![0.0; seq * self.out_features];
         with_values(x, |x| {
-            self.weight.multiply(self.kernels, seq, x, &mut y);
+            self.weight.multiply(self.kernels, seq, x, self.bias.as_deref(), &mut y);
             Ok(())
         })?;
         tensor(y, (seq, self.out_features))

@@ -65,12 +65,19 @@ impl Matrix {
         with!(self, packed => packed.row(row, out));
     }
 
-    /// `y += x Wᵀ`: `x` is `[seq, columns]`, `y` is `[seq, rows]`.
-    pub(super) fn multiply(&self, kernels: Kernels, seq: usize, x: &[f32], y: &mut [f32]) {
+    /// `y = bias + x Wᵀ`, or `y += x Wᵀ`: `x` is `[seq, columns]`, `bias` is `[rows]`, `y` is `[seq, rows]`.
+    pub(super) fn multiply(
+        &self,
+        kernels: Kernels,
+        seq: usize,
+        x: &[f32],
+        bias: Option<&[f32]>,
+        y: &mut [f32],
+    ) {
         match self {
-            Self::F32(packed) => packed.matmul(kernels.f32, seq, x, y),
-            Self::Q8(packed) => packed.matmul(kernels.q8, seq, x, y),
-            Self::Q4(packed) => packed.matmul(kernels.q4, seq, x, y),
+            Self::F32(packed) => packed.matmul(kernels.f32, seq, x, bias, y),
+            Self::Q8(packed) => packed.matmul(kernels.q8, seq, x, bias, y),
+            Self::Q4(packed) => packed.matmul(kernels.q4, seq, x, bias, y),
         }
     }
 }

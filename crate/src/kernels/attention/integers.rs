@@ -57,13 +57,11 @@ pub(super) fn one<L: Lanes, D: Dots<Integers>>(
     out: &mut [f32],
     scratch: &mut [f32],
 ) {
-    let products = |panel: &[_], x: &[_], [sums]: &mut [_; 1]| row(dots, panel, x, sums);
+    let products = |panel: &[_], x: &[_], sums: &mut [_; 1]| {
+        let blocks = panel.len().min(x.len());
+        dots.row(&panel[..blocks], &x[..blocks], sums);
+    };
     attend::<L, D, 1>((lanes, dots, products), shape.heads, shape, (q, pages), out, scratch);
-}
-
-/// Inlined where the kernel's row is a function itself.
-fn row<D: Dots<Integers>>(dots: D, panel: &[Integers], x: &[D::Input<1>], sums: &mut Entry) {
-    dots.row(panel, x, sums);
 }
 
 /// `M` queries of `group` heads at a time, by `products`: `sums[r] += panel x[r]`. `scratch` holds at least [`scratch_len`] elements of

@@ -48,7 +48,7 @@ pub(in crate::kernels) fn matvec_is_close_to_the_reference<B: Block>(
             let matrix = packed(n, k, &random.vec(n * k));
             let x = random.vec(k);
             let mut y = vec![0.0; n];
-            kernel.matvec(panels(&matrix), &x, &mut y);
+            kernel.matvec(panels(&matrix), &x, None, &mut y);
             let (w, x) = as_seen(&matrix, &x);
             // Each of k additions rounds a partial sum that is at most Σ |w x|, and a term was rounded four times.
             let bound = |row: usize| {
@@ -69,7 +69,7 @@ pub(in crate::kernels) fn matvec_picks_single_columns_exactly(name: &str, kernel
         let mut x = vec![0.0; k];
         x[column] = 1.0;
         let mut y = vec![0.0; n];
-        kernel.matvec(panels(&matrix), &x, &mut y);
+        kernel.matvec(panels(&matrix), &x, None, &mut y);
         let expected: Vec<f32> = w.iter().skip(column).step_by(k).copied().collect();
         assert_eq!(y, expected, "{name}: column {column}");
     }
@@ -80,12 +80,12 @@ pub(in crate::kernels) fn matmul_is_matvec_to_the_bit<B: Block>(name: &str, kern
     let mut check = |m: usize, n: usize, k: usize| {
         let (w, x) = (random.vec(n * k), random.vec(m * k));
         let matrix = packed(n, k, &w);
-        let before = random.vec(m * n);
-        let mut y = before.clone();
-        kernel.matmul(panels(&matrix), m, &x, &mut y, 0..n);
+        let bias = random.vec(n);
+        let mut y = vec![f32::NAN; m * n];
+        kernel.matmul(panels(&matrix), m, &x, Some(&bias), &mut y, 0..n);
         for row in 0..m {
-            let mut expected = before[row * n..][..n].to_vec();
-            kernel.matvec(panels(&matrix), &x[row * k..][..k], &mut expected);
+            let mut expected = vec![f32::NAN; n];
+            kernel.matvec(panels(&matrix), &x[row * k..][..k], Some(&bias), &mut expected);
             assert_eq!(bits(&y[row * n..][..n]), bits(&expected), "{name}: row {row} of {m}, [{n}, {k}]");
         }
     };
@@ -104,22 +104,29 @@ pub(in crate::kernels) fn matmul_is_matvec_to_the_bit<B: Block>(name: &str, kern
     }
 }
 
-pub(in crate::kernels) fn products_begin_with_what_is_there<B: Block>(
+pub(in crate::kernels) fn sums_begin_with_a_bias_or_what_is_there<B: Block>(
     name: &str,
     kernel: &dyn MatrixKernel<B>,
 ) {
     let mut random = Random::new(19);
-    for (m, n, k) in [(1, 37, 0), (1, 37, 70), (3, 20, 0), (TILE + 1, 33, 70)] {
-        let (matrix, x, bias) = (packed(n, k, &random.vec(n * k)), random.vec(m * k), random.vec(m * n));
-        let (mut product, mut y) = (vec![0.0; m * n], bias.clone());
-        matrix.matmul(kernel, m, &x, &mut product);
-        matrix.matmul(kernel, m, &x, &mut y);
-        let expected: Vec<f64> =
-            product.iter().zip(&bias).map(|(product, bias)| f64::from(*product) + f64::from(*bias)).collect();
-        // A handful of additions of numbers below 32.
-        assert_close(&y, &expected, |_| 1e-4, &format!("{name}: {m} times [{n}, {k}]"));
+    for (m, n, k) in [(1, 37, 0), (1, 37, 70), (3, 20, 0), (TILE + 1, 33, 70), (2, 16, 2 * K_BLOCK)] {
+        let (matrix, x, bias) = (packed(n, k, &random.vec(n * k)), random.vec(m * k), random.vec(n));
+        let (mut product, mut added, mut y) = (vec![0.0; m * n], bias.repeat(m), vec![f32::NAN; m * n]);
+        matrix.matmul(kernel, m, &x, None, &mut product);
+        matrix.matmul(kernel, m, &x, None, &mut added);
+        matrix.matmul(kernel, m, &x, Some(&bias), &mut y);
+        let what = format!("{name}: {m} times [{n}, {k}]");
+        assert_eq!(bits(&added), bits(&y), "{what}");
+        let biases = bias.iter().cycle();
+        let expected: Vec<f64> = product
+            .iter()
+            .zip(biases)
+            .map(|(product, bias)| f64::from(*product) + f64::from(*bias))
+            .collect();
+        // Rounding of a few hundred additions of numbers below 64.
+        assert_close(&y, &expected, |_| 1e-4, &what);
         if k == 0 {
-            assert_eq!(y, bias, "{name}: {m} times [{n}, 0]");
+            assert_eq!(y, bias.repeat(m), "{what}");
         }
     }
 }
@@ -134,7 +141,7 @@ pub(in crate::kernels) fn matmul_leaves_other_columns_alone<B: Block>(
     let matrix = packed(21, k, &w);
     for k in [0, k] {
         let mut y = vec![7.0; m * n];
-        kernel.matmul(&panels(&matrix)[..2 * k.div_ceil(B::DEPTH)], m, &x[..m * k], &mut y, 10..31);
+        kernel.matmul(&panels(&matrix)[..2 * k.div_ceil(B::DEPTH)], m, &x[..m * k], None, &mut y, 10..31);
         for (i, y) in y.iter().enumerate() {
             assert!((k > 0 && (10..31).contains(&(i % n))) == (*y != 7.0), "{name}: element {i} is {y}");
         }
@@ -147,24 +154,25 @@ pub(in crate::kernels) fn segments_and_ranges_of_rows_equal_the_whole<B: Block>(
 ) {
     let (m, n, k) = (TILE + 1, 5 * PANEL + 3, 19);
     let mut random = Random::new(5);
-    let (w, x) = (random.vec(n * k), random.vec(m * k));
+    let (w, x, bias) = (random.vec(n * k), random.vec(m * k), random.vec(n));
     let mut whole = vec![0.0; m * n];
-    packed::<B>(n, k, &w).matmul(kernel, m, &x, &mut whole);
+    packed::<B>(n, k, &w).matmul(kernel, m, &x, Some(&bias), &mut whole);
     let mut segmented =
         Packed::<B>::with_segments(n, k, 2 * k.div_ceil(B::DEPTH) * size_of::<B>()).expect("fits");
     assert_eq!(segmented.segments().count(), 3);
     segmented.set_rows(0, &w);
     let mut y = vec![0.0; m * n];
-    segmented.matmul(kernel, m, &x, &mut y);
+    segmented.matmul(kernel, m, &x, Some(&bias), &mut y);
     assert_eq!(bits(&y), bits(&whole), "{name}: segments");
     y[..n].fill(0.0);
-    segmented.matmul(kernel, 1, &x[..k], &mut y[..n]);
+    segmented.matmul(kernel, 1, &x[..k], Some(&bias), &mut y[..n]);
     assert_eq!(bits(&y[..n]), bits(&whole[..n]), "{name}: segments, one row");
     for cut in [0, 1, PANEL, 30, n] {
         let (first, second) = w.split_at(cut * k);
         let mut y = vec![0.0; m * n];
-        kernel.matmul(panels(&packed::<B>(cut, k, first)), m, &x, &mut y, 0..cut);
-        kernel.matmul(panels(&packed::<B>(n - cut, k, second)), m, &x, &mut y, cut..n);
+        let (first_bias, second_bias) = bias.split_at(cut);
+        kernel.matmul(panels(&packed::<B>(cut, k, first)), m, &x, Some(first_bias), &mut y, 0..cut);
+        kernel.matmul(panels(&packed::<B>(n - cut, k, second)), m, &x, Some(second_bias), &mut y, cut..n);
         assert_eq!(bits(&y), bits(&whole), "{name}: cut at {cut}");
     }
 }
@@ -182,8 +190,8 @@ pub(in crate::kernels) fn plain_instruction_sets_give_the_bits_of_portable<B: Bl
     for (m, n, k) in [(TILE + 3, 37, K_BLOCK + 5), (1, 50, 768), (3, 16, 1100)] {
         let (matrix, x) = (packed(n, k, &random.vec(n * k)), random.vec(m * k));
         let (mut found, mut expected) = (vec![0.0; m * n], vec![0.0; m * n]);
-        matrix.matmul(kernel, m, &x, &mut found);
-        matrix.matmul(portable, m, &x, &mut expected);
+        matrix.matmul(kernel, m, &x, None, &mut found);
+        matrix.matmul(portable, m, &x, None, &mut expected);
         assert_eq!(bits(&found), bits(&expected), "{name}: {m} times [{n}, {k}]");
     }
 }
@@ -194,7 +202,7 @@ pub(in crate::kernels) fn extremes_do_not_overflow<B: Block>(name: &str, kernel:
     for (weight, input) in [(1.0, 1.0), (-1.0, 1.0), (1.0, -1.0), (-1.0, -1.0)] {
         let (matrix, x) = (packed(n, k, &vec![weight; n * k]), vec![input; m * k]);
         let mut y = vec![0.0; m * n];
-        matrix.matmul(kernel, m, &x, &mut y);
+        matrix.matmul(kernel, m, &x, None, &mut y);
         let expected = weight * input * k as f32;
         // 1 is close to 127 times a scale, and 8 times one.
         assert!(y.iter().all(|y| (y / expected - 1.0).abs() < 1e-3), "{name}: {y:?} for {expected}");
@@ -214,7 +222,7 @@ pub(in crate::kernels) fn inputs_that_are_not_numbers_show<B: Block>(
             let mut x = random.vec(m * k);
             x[40] = bad;
             let mut y = vec![0.0; m * n];
-            matrix.matmul(kernel, m, &x, &mut y);
+            matrix.matmul(kernel, m, &x, None, &mut y);
             assert!(y[..n].iter().all(|y| !y.is_finite()), "{name}: {bad} gives {y:?}");
             assert!(y[n..].iter().all(|y| y.is_finite()), "{name}: {bad} reaches other rows: {y:?}");
         }
