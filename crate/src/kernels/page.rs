@@ -22,13 +22,15 @@ pub enum CacheFormat {
 /// ```text
 /// f32   keys    [heads][PAGE / PANEL][head_dim] entries: dimension d of 16 positions
 ///       values  [heads][ceil(head_dim / PANEL)][PAGE] entries: 16 dimensions of position p
-/// q8    keys    [heads][PAGE / PANEL][ceil(head_dim / BLOCK)] blocks: 32 dimensions of 16 positions
+/// q8    keys    [PAGE / PANEL][heads][ceil(head_dim / BLOCK)] blocks: 32 dimensions of 16 positions
 ///       values  [heads][ceil(head_dim / PANEL)][PAGE / BLOCK] blocks: 32 positions of 16 dimensions
-///       scales  [heads] of a key and a value for each position
+///       scales  [PAGE / PANEL][heads] entries, of the keys and of the values: 16 positions
 /// ```
 ///
 /// Dimensions after the last are zeros. A scale belongs to one position, so a position is written without a look at its
-/// neighbours, and stays as it is when they come.
+/// neighbours, and stays as it is when they come. The 8-bit keys of all heads lie together, panel by panel of positions, and so do the
+/// scales: after a pass over all weights no processor's cache holds them any more, and what is written for a position, and read for it, is a
+/// stream again.
 #[derive(Debug)]
 pub struct Page {
     heads: usize,
@@ -38,21 +40,23 @@ pub struct Page {
 
 #[derive(Debug)]
 enum Kind {
-    F32 { keys: Box<[Entry]>, values: Box<[Entry]> },
-    Q8 { keys: Box<[Integers]>, values: Box<[Integers]>, scales: Box<[Scales]> },
+    F32 {
+        keys: Box<[Entry]>,
+        values: Box<[Entry]>,
+    },
+    Q8 {
+        keys: Box<[Integers]>,
+        values: Box<[Integers]>,
+        key_scales: Box<[Entry]>,
+        value_scales: Box<[Entry]>,
+    },
 }
 
-/// What the integers of a head's keys and values are worth, by position.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Scales {
-    pub(super) keys: [f32; PAGE],
-    pub(super) values: [f32; PAGE],
-}
-
-/// How many elements of each array of a [`Page`] belong to one head.
+/// How many elements of the arrays of a [`Page`] belong to one head.
 struct Lengths {
     keys: usize,
     values: usize,
+    /// Of the keys' scales, and as many of the values'.
     scales: usize,
 }
 
@@ -64,7 +68,7 @@ impl CacheFormat {
             Self::Q8 => Lengths {
                 keys: PAGE / PANEL * head_dim.div_ceil(BLOCK),
                 values: value_panels * (PAGE / BLOCK),
-                scales: 1,
+                scales: PAGE / PANEL,
             },
         }
     }
@@ -85,7 +89,7 @@ impl Page {
     /// [`Error::Memory`] if the allocator refuses.
     pub fn new(format: CacheFormat, heads: usize, head_dim: usize) -> Result<Self> {
         let lengths = format.lengths(head_dim);
-        let (keys, values) = (heads * lengths.keys, heads * lengths.values);
+        let [keys, values, scales] = [lengths.keys, lengths.values, lengths.scales].map(|len| heads * len);
         let kind = match format {
             CacheFormat::F32 => {
                 Kind::F32 { keys: filled(keys, [0.0; PANEL])?, values: filled(values, [0.0; PANEL])? }
@@ -93,7 +97,8 @@ impl Page {
             CacheFormat::Q8 => Kind::Q8 {
                 keys: filled(keys, Integers::ZERO)?,
                 values: filled(values, Integers::ZERO)?,
-                scales: filled(heads * lengths.scales, Scales { keys: [0.0; PAGE], values: [0.0; PAGE] })?,
+                key_scales: filled(scales, [0.0; PANEL])?,
+                value_scales: filled(scales, [0.0; PANEL])?,
             },
         };
         Ok(Self { heads, head_dim, kind })
@@ -103,7 +108,7 @@ impl Page {
     pub fn bytes(format: CacheFormat, heads: usize, head_dim: usize) -> u64 {
         let Lengths { keys, values, scales } = format.lengths(head_dim);
         let [elements, scales] = [keys + values, scales].map(|len| heads as u64 * len as u64);
-        elements * format.element_bytes() as u64 + scales * size_of::<Scales>() as u64
+        elements * format.element_bytes() as u64 + 2 * scales * size_of::<Entry>() as u64
     }
 
     /// How this page holds its numbers.
@@ -144,11 +149,15 @@ impl Page {
                     write_floats(keys, values, slot, key, value);
                 }
             }
-            Kind::Q8 { keys, values, scales } => {
-                let heads = keys.chunks_exact_mut(lengths.keys).zip(values.chunks_exact_mut(lengths.values));
-                for (((keys, values), scales), (key, value)) in heads.zip(scales).zip(rows) {
-                    scales.keys[slot] = write_key(keys, slot, key);
-                    scales.values[slot] = write_value(values, slot, value);
+            Kind::Q8 { keys, values, key_scales, value_scales } => {
+                let (first, key_blocks) = (slot / PANEL * heads, head_dim.div_ceil(BLOCK));
+                let keys =
+                    keys[first * key_blocks..].chunks_exact_mut(key_blocks).zip(&mut key_scales[first..]);
+                let values = values.chunks_exact_mut(lengths.values).zip(&mut value_scales[first..]);
+                for (((keys, key_scales), (values, value_scales)), (key, value)) in keys.zip(values).zip(rows)
+                {
+                    key_scales[slot % PANEL] = write_key(keys, slot, key);
+                    value_scales[slot % PANEL] = write_value(values, slot, value);
                 }
             }
         }
@@ -167,17 +176,30 @@ impl Page {
         (part(keys, head, lengths.keys), part(values, head, lengths.values))
     }
 
-    /// The keys and values of a head as integers, and what they are worth.
+    /// The keys of a head at a panel of positions as integers, and what they are worth.
     ///
     /// # Panics
     /// If this page is of another format.
     #[inline(always)]
-    pub(super) fn integers(&self, head: usize) -> (&[Integers], &[Integers], &Scales) {
-        let Kind::Q8 { keys, values, scales } = &self.kind else {
+    pub(super) fn integer_keys(&self, panel: usize, head: usize) -> (&[Integers], &Entry) {
+        let Kind::Q8 { keys, key_scales, .. } = &self.kind else {
             panic!("pages of one cache differ in their format")
         };
-        let lengths = CacheFormat::Q8.lengths(self.head_dim);
-        (part(keys, head, lengths.keys), part(values, head, lengths.values), &scales[head])
+        let index = panel * self.heads + head;
+        (part(keys, index, self.head_dim.div_ceil(BLOCK)), &key_scales[index])
+    }
+
+    /// The values of a head as integers, and what they are worth, panel by panel of positions.
+    ///
+    /// # Panics
+    /// If this page is of another format.
+    #[inline(always)]
+    pub(super) fn integer_values(&self, head: usize) -> (&[Integers], impl Iterator<Item = &Entry>) {
+        let Kind::Q8 { values, value_scales, .. } = &self.kind else {
+            panic!("pages of one cache differ in their format")
+        };
+        let len = CacheFormat::Q8.lengths(self.head_dim).values;
+        (part(values, head, len), value_scales.iter().skip(head).step_by(self.heads))
     }
 }
 
@@ -209,8 +231,7 @@ fn write_floats(keys: &mut [Entry], values: &mut [Entry], slot: usize, key: &[f3
 /// Writes the key and returns its scale.
 fn write_key(keys: &mut [Integers], slot: usize, key: &[f32]) -> f32 {
     let (scale, inverse) = scale_of(key, LEVELS_I8);
-    let blocks = &mut keys[slot / PANEL * key.len().div_ceil(BLOCK)..];
-    for (block, key) in blocks.iter_mut().zip(key.chunks(BLOCK)) {
+    for (block, key) in keys.iter_mut().zip(key.chunks(BLOCK)) {
         for (d, integer) in integers::<BLOCK>(key, inverse).into_iter().enumerate() {
             block.set(slot % PANEL, d, integer as i8);
         }
@@ -247,8 +268,9 @@ mod tests {
             for format in [CacheFormat::F32, CacheFormat::Q8] {
                 let bytes = match Page::new(format, 3, head_dim).expect("fits").kind {
                     Kind::F32 { keys, values } => size_of_val(&*keys) + size_of_val(&*values),
-                    Kind::Q8 { keys, values, scales } => {
-                        size_of_val(&*keys) + size_of_val(&*values) + size_of_val(&*scales)
+                    Kind::Q8 { keys, values, key_scales, value_scales } => {
+                        let scales = size_of_val(&*key_scales) + size_of_val(&*value_scales);
+                        size_of_val(&*keys) + size_of_val(&*values) + scales
                     }
                 };
                 assert_eq!(bytes as u64, Page::bytes(format, 3, head_dim), "{format:?}, {head_dim}");

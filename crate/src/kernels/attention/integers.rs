@@ -148,11 +148,10 @@ impl Part<'_> {
     ) {
         let (stride, blocks) = (self.shape.scores_stride(), x.len() / self.heads.len());
         for (page, start) in self.pages() {
-            let heads = self.heads.clone().zip(x.chunks_exact(blocks));
-            for ((head, x), scores) in heads.zip(scores.chunks_exact_mut(M * stride)) {
-                let (keys, _, scales) = page.integers(head);
-                let panels = keys.chunks_exact(blocks).zip(scales.keys.as_chunks::<PANEL>().0);
-                for ((keys, scales), start) in panels.zip((start..self.positions()).step_by(PANEL)) {
+            for (panel, start) in (start..self.positions()).step_by(PANEL).take(PAGE / PANEL).enumerate() {
+                let heads = self.heads.clone().zip(x.chunks_exact(blocks));
+                for ((head, x), scores) in heads.zip(scores.chunks_exact_mut(M * stride)) {
+                    let (keys, scales) = page.integer_keys(panel, head);
                     let mut sums = [[0.0; PANEL]; M];
                     products(keys, x, &mut sums);
                     for (scores, sums) in scores.chunks_exact_mut(stride).zip(sums) {
@@ -181,9 +180,9 @@ impl Part<'_> {
             for ((query, scores), factor) in queries.zip(factors) {
                 let seen = self.shape.past + query + 1;
                 *factor = 1.0 / exponentials(lanes, &mut scores[..seen]);
-                for ((page, _), weights) in self.pages().zip(scores.as_chunks_mut::<PAGE>().0) {
-                    let (.., scales) = page.integers(head);
-                    weights.iter_mut().zip(&scales.values).for_each(|(weight, scale)| *weight *= scale);
+                let scales = self.pages().flat_map(|(page, _)| page.integer_values(head).1);
+                for (weights, scales) in scores.as_chunks_mut::<PANEL>().0.iter_mut().zip(scales) {
+                    weights.iter_mut().zip(scales).for_each(|(weight, scale)| *weight *= scale);
                 }
                 scores[seen..].fill(0.0);
             }
@@ -203,7 +202,7 @@ impl Part<'_> {
         for (page, start) in self.pages() {
             let heads = self.heads.clone().zip(x.chunks_exact(blocks));
             for ((head, x), sums) in heads.zip(sums.chunks_exact_mut(self.shape.value_panels())) {
-                let (_, values, _) = page.integers(head);
+                let (values, _) = page.integer_values(head);
                 for (values, sums) in values.chunks_exact(PAGE / BLOCK).zip(sums) {
                     products(values, &x[start / BLOCK..], sums);
                 }
