@@ -24,11 +24,11 @@ pub enum CacheFormat {
 ///       values  [heads][ceil(head_dim / PANEL)][PAGE] entries: 16 dimensions of position p
 /// q8    keys    [PAGE / PANEL][heads][ceil(head_dim / BLOCK)] blocks: 32 dimensions of 16 positions
 ///       values  [heads][ceil(head_dim / PANEL)][PAGE / BLOCK] blocks: 32 positions of 16 dimensions
-///       scales  [PAGE / PANEL][heads] entries, of the keys and of the values: 16 positions
+///       scales  [PAGE / PANEL][heads] entries of the keys: 16 positions; [heads][PAGE] of the values
 /// ```
 ///
 /// Dimensions after the last are zeros. A scale belongs to one position, so a position is written without a look at its
-/// neighbours, and stays as it is when they come. The 8-bit keys of all heads lie together, panel by panel of positions, and so do the
+/// neighbours, and stays as it is when they come. The 8-bit keys of all heads lie together, panel by panel of positions, and so do their
 /// scales: after a pass over all weights no processor's cache holds them any more, and what is written for a position, and read for it, is a
 /// stream again.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ enum Kind {
         keys: Box<[Integers]>,
         values: Box<[Integers]>,
         key_scales: Box<[Entry]>,
-        value_scales: Box<[Entry]>,
+        value_scales: Box<[[f32; PAGE]]>,
     },
 }
 
@@ -56,19 +56,27 @@ enum Kind {
 struct Lengths {
     keys: usize,
     values: usize,
-    /// Of the keys' scales, and as many of the values'.
-    scales: usize,
+    /// Entries of the keys' scales.
+    key_scales: usize,
+    /// Pages of the values' scales.
+    value_scales: usize,
 }
 
 impl CacheFormat {
     fn lengths(self, head_dim: usize) -> Lengths {
         let value_panels = head_dim.div_ceil(PANEL);
         match self {
-            Self::F32 => Lengths { keys: PAGE / PANEL * head_dim, values: value_panels * PAGE, scales: 0 },
+            Self::F32 => Lengths {
+                keys: PAGE / PANEL * head_dim,
+                values: value_panels * PAGE,
+                key_scales: 0,
+                value_scales: 0,
+            },
             Self::Q8 => Lengths {
                 keys: PAGE / PANEL * head_dim.div_ceil(BLOCK),
                 values: value_panels * (PAGE / BLOCK),
-                scales: PAGE / PANEL,
+                key_scales: PAGE / PANEL,
+                value_scales: 1,
             },
         }
     }
@@ -89,7 +97,7 @@ impl Page {
     /// [`Error::Memory`] if the allocator refuses.
     pub fn new(format: CacheFormat, heads: usize, head_dim: usize) -> Result<Self> {
         let lengths = format.lengths(head_dim);
-        let [keys, values, scales] = [lengths.keys, lengths.values, lengths.scales].map(|len| heads * len);
+        let (keys, values) = (heads * lengths.keys, heads * lengths.values);
         let kind = match format {
             CacheFormat::F32 => {
                 Kind::F32 { keys: filled(keys, [0.0; PANEL])?, values: filled(values, [0.0; PANEL])? }
@@ -97,8 +105,8 @@ impl Page {
             CacheFormat::Q8 => Kind::Q8 {
                 keys: filled(keys, Integers::ZERO)?,
                 values: filled(values, Integers::ZERO)?,
-                key_scales: filled(scales, [0.0; PANEL])?,
-                value_scales: filled(scales, [0.0; PANEL])?,
+                key_scales: filled(heads * lengths.key_scales, [0.0; PANEL])?,
+                value_scales: filled(heads * lengths.value_scales, [0.0; PAGE])?,
             },
         };
         Ok(Self { heads, head_dim, kind })
@@ -106,9 +114,10 @@ impl Page {
 
     /// Bytes that a page of this shape takes.
     pub fn bytes(format: CacheFormat, heads: usize, head_dim: usize) -> u64 {
-        let Lengths { keys, values, scales } = format.lengths(head_dim);
-        let [elements, scales] = [keys + values, scales].map(|len| heads as u64 * len as u64);
-        elements * format.element_bytes() as u64 + 2 * scales * size_of::<Entry>() as u64
+        let Lengths { keys, values, key_scales, value_scales } = format.lengths(head_dim);
+        let [elements, scales] =
+            [keys + values, key_scales * PANEL + value_scales * PAGE].map(|len| heads as u64 * len as u64);
+        elements * format.element_bytes() as u64 + scales * size_of::<f32>() as u64
     }
 
     /// How this page holds its numbers.
@@ -153,11 +162,11 @@ impl Page {
                 let (first, key_blocks) = (slot / PANEL * heads, head_dim.div_ceil(BLOCK));
                 let keys =
                     keys[first * key_blocks..].chunks_exact_mut(key_blocks).zip(&mut key_scales[first..]);
-                let values = values.chunks_exact_mut(lengths.values).zip(&mut value_scales[first..]);
+                let values = values.chunks_exact_mut(lengths.values).zip(value_scales);
                 for (((keys, key_scales), (values, value_scales)), (key, value)) in keys.zip(values).zip(rows)
                 {
                     key_scales[slot % PANEL] = write_key(keys, slot, key);
-                    value_scales[slot % PANEL] = write_value(values, slot, value);
+                    value_scales[slot] = write_value(values, slot, value);
                 }
             }
         }
@@ -189,17 +198,17 @@ impl Page {
         (part(keys, index, self.head_dim.div_ceil(BLOCK)), &key_scales[index])
     }
 
-    /// The values of a head as integers, and what they are worth, panel by panel of positions.
+    /// The values of a head as integers, and what they are worth, by position.
     ///
     /// # Panics
     /// If this page is of another format.
     #[inline(always)]
-    pub(super) fn integer_values(&self, head: usize) -> (&[Integers], impl Iterator<Item = &Entry>) {
+    pub(super) fn integer_values(&self, head: usize) -> (&[Integers], &[f32; PAGE]) {
         let Kind::Q8 { values, value_scales, .. } = &self.kind else {
             panic!("pages of one cache differ in their format")
         };
         let len = CacheFormat::Q8.lengths(self.head_dim).values;
-        (part(values, head, len), value_scales.iter().skip(head).step_by(self.heads))
+        (part(values, head, len), &value_scales[head])
     }
 }
 

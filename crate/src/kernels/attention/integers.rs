@@ -180,8 +180,8 @@ impl Part<'_> {
             for ((query, scores), factor) in queries.zip(factors) {
                 let seen = self.shape.past + query + 1;
                 *factor = 1.0 / exponentials(lanes, &mut scores[..seen]);
-                let scales = self.pages().flat_map(|(page, _)| page.integer_values(head).1);
-                for (weights, scales) in scores.as_chunks_mut::<PANEL>().0.iter_mut().zip(scales) {
+                for ((page, _), weights) in self.pages().zip(scores.as_chunks_mut::<PAGE>().0) {
+                    let (_, scales) = page.integer_values(head);
                     weights.iter_mut().zip(scales).for_each(|(weight, scale)| *weight *= scale);
                 }
                 scores[seen..].fill(0.0);
