@@ -26,8 +26,8 @@ const ZERO = [0x41, 0x00, 0xfd, 0x11]; // i32.const 0; i32x4.splat
 
 const PROBES = {
   simd128: moduleOf(ZERO),
-  // f32x4.relaxed_madd of the f32 kernel, i16x8.relaxed_dot_i8x16_i7x16_s of the q4 kernel, and i32x4.relaxed_dot_i8x16_i7x16_add_s, whose
-  // peak is measured. The compiler may use any instruction of the proposal, and a browser that has these has them all.
+  // f32x4.relaxed_madd of the f32 kernel, i16x8.relaxed_dot_i8x16_i7x16_s of a q4 kernel, and i32x4.relaxed_dot_i8x16_i7x16_add_s of the
+  // q8 kernel and the other q4 kernel. The compiler may use any instruction of the proposal, and a browser that has these has them all.
   relaxedSimd: moduleOf([
     ...[...ZERO, ...ZERO, ...ZERO, 0xfd, 0x85, 0x02],
     ...[...ZERO, 0xfd, 0x92, 0x02],

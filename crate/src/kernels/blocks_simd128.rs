@@ -1,6 +1,6 @@
 //! The loops over blocks of integers in the vectors of wasm: every lane keeps the sum of a row of weights of its own.
 //!
-//! What is done inside a block is one file for each idea (`q8_simd128`, `q4_simd128`, `q4_relaxed`); around it, as [`quantised`](super::quantised)
+//! What is done inside a block is one file for each idea (`q8_simd128`, `q8_relaxed`, `q4_simd128`, `q4_relaxed`); around it, as [`quantised`](super::quantised)
 //! says, four vectors of sums for one row of inputs, or, for a tile of them, two: half of the panel's rows by [`TILE`] rows of inputs are
 //! 8 vectors of dots, and as many registers.
 //!
@@ -20,8 +20,15 @@ use super::{BLOCK, Entry, Lanes, PANEL};
 pub(super) trait BlockDots<B>: Copy + Sync + 'static {
     const NAME: &'static str;
     const INSTRUCTION: &'static str;
+    /// See [`MatrixKernel::passes`](super::MatrixKernel::passes).
+    const PASSES: u32 = 1;
     /// The quads of rows that each half of a tile has.
     const HALVES: [[usize; 2]; 2];
+
+    /// See [`MatrixKernel::is_exact`](super::MatrixKernel::is_exact).
+    fn is_exact(self) -> bool {
+        true
+    }
 
     /// [`BLOCK`] inputs of each of `M` rows: of 1 for `row`, of [`TILE`] for `half`, which may differ in more than that.
     type Input<const M: usize>: Copy;
@@ -88,8 +95,13 @@ pub(super) struct Input<I, const M: usize> {
 impl<B: Scales, D: BlockDots<B>> Dots<B> for InVectors<D> {
     const NAME: &'static str = D::NAME;
     const INSTRUCTION: &'static str = D::INSTRUCTION;
+    const PASSES: u32 = D::PASSES;
     type Input<const M: usize> = Input<D::Input<M>, M>;
     type Unpacked = D::Unpacked;
+
+    fn is_exact(self) -> bool {
+        self.0.is_exact()
+    }
 
     #[inline(always)]
     fn unpacked<'a>(self, panel: &'a [B], scratch: &'a mut Vec<D::Unpacked>) -> &'a [D::Unpacked] {
@@ -149,6 +161,38 @@ impl<D> InVectors<D> {
             }
         }
     }
+}
+
+/// A block with a byte for each weight, as the relaxed dots read them: four columns of four rows to a vector.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(16))]
+#[cfg(target_feature = "relaxed-simd")]
+pub(super) struct Bytes {
+    pub(super) scales: [Scale; PANEL],
+    /// `[row / 8][k / 4][row / 4 % 2][4 (row % 4) + k % 4]`, the columns of a group in the order of its kernel.
+    pub(super) bytes: [[[[u8; 16]; 2]; BLOCK / 4]; 2],
+}
+
+#[cfg(target_feature = "relaxed-simd")]
+impl Bytes {
+    pub(super) const ZERO: Self = Self { scales: [Scale(0); PANEL], bytes: [[[[0; 16]; 2]; BLOCK / 4]; 2] };
+}
+
+#[cfg(target_feature = "relaxed-simd")]
+impl Scales for Bytes {
+    fn scales(&self) -> &[Scale; PANEL] {
+        &self.scales
+    }
+}
+
+/// Integers of 8 bits as the bytes that meet [`Bytes`].
+#[inline(always)]
+#[cfg(target_feature = "relaxed-simd")]
+pub(super) fn quads(integers: &[i32; BLOCK]) -> [v128; BLOCK / 16] {
+    std::array::from_fn(|i| {
+        let [a, b, c, d]: [v128; 4] = bytemuck::must_cast(integers.as_chunks::<16>().0[i]);
+        i8x16_narrow_i16x8(i16x8_narrow_i32x4(a, b), i16x8_narrow_i32x4(c, d))
+    })
 }
 
 /// The scales of four neighbouring rows: see [`Scale::to_f32`].

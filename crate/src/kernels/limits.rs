@@ -40,7 +40,7 @@ pub fn peaks() -> &'static [Peak] {
         #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
         Peak { instruction: super::relaxed_simd::RelaxedSimd::MULTIPLY_ADD, run: wasm::f32_relaxed },
         #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
-        Peak { instruction: "i32x4.relaxed_dot_i8x16_i7x16_add", run: wasm::i8_relaxed_dot },
+        Peak { instruction: super::relaxed_dot::INSTRUCTION, run: wasm::i8_relaxed_dot },
         #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
         Peak { instruction: "i16x8.relaxed_dot_i8x16_i7x16_s", run: wasm::i8_relaxed_pairs },
         #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]

@@ -7,7 +7,7 @@ use std::hint::black_box;
 
 use super::{
     Activation, AttentionShape, Block, CacheFormat, Entry, PAGE, Packed, PackedF32, Page, Q4Block, Q8Block,
-    VectorKernel, limits, reference, vector_kernels,
+    VectorKernel, limits, limits::Peak, reference, vector_kernels,
 };
 use crate::error::Result;
 
@@ -185,7 +185,7 @@ impl<'a> Job<'a> {
     }
 }
 
-/// The read bandwidth first, then the peaks in their order.
+/// The read bandwidth first, then the peaks of [`peaks`].
 fn limit_jobs(data: &Data) -> Vec<Job<'_>> {
     let matrix = &data.f32.large;
     let bytes = PackedF32::bytes(matrix.n(), HIDDEN) as f64;
@@ -193,11 +193,25 @@ fn limit_jobs(data: &Data) -> Vec<Job<'_>> {
         vec![Job::new("limit", format!("read {:.0} MB", bytes / 1e6), (bytes, "GB/s"), None, || {
             matrix.segments().for_each(|(_, panels)| _ = limits::read(panels));
         })];
-    for peak in limits::peaks() {
-        let work = (peak.run(10_000) as f64, "GMAC/s");
-        jobs.push(Job::new("limit", peak.instruction.to_owned(), work, None, || _ = peak.run(10_000)));
+    for (peak, passes) in peaks() {
+        let operation = match passes {
+            1 => peak.instruction.to_owned(),
+            _ => format!("{}, {passes} a product", peak.instruction),
+        };
+        let work = (peak.run(10_000) as f64 / f64::from(passes), "GMAC/s");
+        jobs.push(Job::new("limit", operation, work, None, move || _ = peak.run(10_000)));
     }
     jobs
+}
+
+/// Every peak, and how many of its multiply-adds are one of a product: see [`MatrixKernel::passes`].
+fn peaks() -> Vec<(&'static Peak, u32)> {
+    let mut peaks: Vec<_> = limits::peaks().iter().map(|peak| (peak, 1)).collect();
+    for kernel in Q8Block::kernels() {
+        let peak = limits::peaks().iter().find(|peak| peak.instruction == kernel.instruction());
+        peaks.extend(peak.filter(|_| kernel.passes() > 1).map(|peak| (peak, kernel.passes())));
+    }
+    peaks
 }
 
 /// Both regimes of every kernel of a precision.
@@ -210,7 +224,8 @@ fn matrix_jobs<'a, B: Block>(matrices: &'a Matrices<B>, x: &'a [f32], jobs: &mut
         jobs.push(Job::new(kernel.name(), operation, work, Some(0), move || {
             large.matmul(kernel, 1, black_box(&x[..HIDDEN]), None, &mut y);
         }));
-        let peak = limits::peaks().iter().position(|peak| peak.instruction == kernel.instruction());
+        let wanted = (kernel.instruction(), kernel.passes());
+        let peak = peaks().iter().position(|(peak, passes)| (peak.instruction, *passes) == wanted);
         let mut y = vec![0.0; CHUNK * layer.n()];
         let work = ((CHUNK * layer.n() * HIDDEN) as f64, "GMAC/s");
         let operation = format!("{} matmul {CHUNK} x [{}, {HIDDEN}]", B::NAME, layer.n());

@@ -48,8 +48,11 @@
 //! | precision | `portable.rs` | simd128 | relaxed SIMD |
 //! |---|---|---|---|
 //! | `f32` | `panels.rs` with a token | `panels.rs` with a token | `panels.rs` with a token |
-//! | `q8` | `q8.rs` | `q8_simd128.rs` | |
-//! | `q4` | `q4.rs` | `q4_simd128.rs` | `q4_relaxed.rs` |
+//! | `q8` | `q8.rs` | `q8_simd128.rs` | `q8_relaxed.rs` |
+//! | `q4` | `q4.rs` | `q4_simd128.rs` | `q4_relaxed.rs` with the sums of `q4_relaxed_i32.rs` or `q4_relaxed_i16.rs` |
+//!
+//! An instruction of relaxed SIMD is one of the processor's on some processors and a sequence on others, and may do more than its
+//! specification promises (`relaxed_dot`). So more than one kernel of a precision may be in a build, and [`calibrate`] chooses.
 //!
 //! # A new kernel
 //!
@@ -60,14 +63,15 @@
 //!    becomes before tiles meet it (`unpacked`, whose blocks carry their scales: the panel itself for `q8`, wider bytes for `q4`). The steps
 //!    are written with `unrolled!(… apart by steps …)`, two to a part in `row` and one in `half`; plain code or a loop gives the same
 //!    bits, slower. The loops around, the scales and the quantising of the inputs come with it, and a `static KERNEL` of `products` is the
-//!    kernel; `q4_relaxed.rs` is the one to follow. In anything but vectors implement `quantised::Dots`, which is given panels of rows and one panel of a tile. For
-//!    anything else implement [`MatrixKernel`], all of it.
+//!    kernel; `q4_simd128.rs` is the one to follow, and `q8_relaxed.rs` where a kernel takes more of its instruction than the specification
+//!    promises (`is_exact`) or meets inputs in parts (`PASSES`). In anything but vectors implement `quantised::Dots`, which is given panels
+//!    of rows and one panel of a tile. For anything else implement [`MatrixKernel`], all of it.
 //! 3. The properties that every kernel of that precision must have, bits included, as the last line of the file, under a name that no other
 //!    of its precision has:
 //!    `#[cfg(test)] super::contract::kernel_contract!(q8, "its name", &KERNEL);`
 //! 4. A line in the precision's list at the end of this file, in order of preference, `portable` last; and if its instruction is a new
-//!    one, its peak in [`limits`]. The first of a list runs; of `q4`, [`calibrate`] chooses by the peaks of the
-//!    kernels' instructions, and of two with the same the first.
+//!    one, its peak in [`limits`]. Of `f32` the first of the list runs; of `q8` and `q4` the first whose instruction is one of the
+//!    processor's, which [`calibrate`] finds out of those of relaxed SIMD.
 //!
 //! A new precision is a type that implements [`Block`], its list of kernels, and an arm in `layers::matrix` and
 //! [`crate::layers::Precision`].
@@ -88,14 +92,22 @@ pub mod portable;
 mod q4;
 #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
 mod q4_relaxed;
+#[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+mod q4_relaxed_i16;
+#[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+mod q4_relaxed_i32;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod q4_simd128;
 mod q8;
+#[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+mod q8_relaxed;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod q8_simd128;
 mod quantise;
 mod quantised;
 pub mod reference;
+#[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+mod relaxed_dot;
 #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
 pub mod relaxed_simd;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
@@ -138,6 +150,16 @@ pub trait MatrixKernel<B>: Sync {
 
     /// The wasm instruction that does the multiply-adds; its peak is one of [`limits::peaks`].
     fn instruction(&self) -> &'static str;
+
+    /// Multiply-adds of that instruction for one of the product, where inputs meet weights in parts.
+    fn passes(&self) -> u32 {
+        1
+    }
+
+    /// Whether that instruction does on this processor what the kernel takes for granted, where that is more than its specification.
+    fn is_exact(&self) -> bool {
+        true
+    }
 
     /// `y = bias + W x`, or `y += W x`, for one vector: `x` is `[k]`, `bias` and `y` are `[n]`, `panels` is `ceil(n / PANEL)` panels of
     /// `ceil(k / B::DEPTH)` blocks.
@@ -233,6 +255,8 @@ static F32_KERNELS: &[&dyn MatrixKernel<Entry>] = &[
 ];
 
 static Q8_KERNELS: &[&dyn MatrixKernel<Q8Block>] = &[
+    #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+    &q8_relaxed::KERNEL,
     #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
     &q8_simd128::KERNEL,
     #[cfg(any(test, not(all(target_arch = "wasm32", target_feature = "simd128"))))]
@@ -241,7 +265,9 @@ static Q8_KERNELS: &[&dyn MatrixKernel<Q8Block>] = &[
 
 static Q4_KERNELS: &[&dyn MatrixKernel<Q4Block>] = &[
     #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
-    &q4_relaxed::KERNEL,
+    &q4_relaxed_i32::KERNEL,
+    #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+    &q4_relaxed_i16::KERNEL,
     #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
     &q4_simd128::KERNEL,
     #[cfg(any(test, not(all(target_arch = "wasm32", target_feature = "simd128"))))]

@@ -17,7 +17,7 @@ use core::arch::wasm32::*;
 use super::blocks_simd128::{BlockDots, InVectors, Steps, products, spread, unrolled};
 use super::q4::ZERO_POINT;
 use super::q8;
-use super::q8_simd128::{Paired, Pairs, dot};
+use super::q8_simd128::{Pairs, Words, dot};
 use super::quantised::{Quantised, TILE};
 use super::{BLOCK, Block, Q4Block, Q8Block};
 
@@ -58,12 +58,12 @@ impl BlockDots<Q4Block> for NibblePairs {
     const NAME: &'static str = "simd128";
     const INSTRUCTION: &'static str = "i32x4.dot_i16x8_s";
     const HALVES: [[usize; 2]; 2] = <Pairs as BlockDots<Q8Block>>::HALVES;
-    type Input<const M: usize> = Paired<M>;
+    type Input<const M: usize> = Words<M>;
     type Unpacked = Q8Block;
 
     #[inline(always)]
-    fn input<const M: usize>(self, integers: &[[i32; BLOCK]; M]) -> Paired<M> {
-        Paired::new(integers, if M == 1 { ZERO_POINT } else { q8::ZERO_POINT })
+    fn input<const M: usize>(self, integers: &[[i32; BLOCK]; M]) -> Words<M> {
+        Words::pairs(integers, if M == 1 { ZERO_POINT } else { q8::ZERO_POINT })
     }
 
     #[inline(always)]
@@ -74,11 +74,11 @@ impl BlockDots<Q4Block> for NibblePairs {
     }
 
     #[inline(always)]
-    fn row(self, block: &Q4Block, x: &Paired<1>, steps: Steps) -> [v128; 4] {
+    fn row(self, block: &Q4Block, x: &Words<1>, steps: Steps) -> [v128; 4] {
         let start = i32x4_splat(x.starts[0]);
         let (mut p, mut q, mut r, mut s) = (start, start, start, start);
         unrolled!(PART in 0 1 2 3, apart by steps {
-            let pairs = spread(&x.pairs.as_chunks().0[PART]);
+            let pairs = spread(&x.words.as_chunks().0[PART]);
             let halves = &block.weights.as_chunks::<2>().0[PART];
             unrolled!(STEP in 0 1 {
                 let (first, second) = (pairs[2 * STEP], pairs[2 * STEP + 1]);
@@ -94,7 +94,7 @@ impl BlockDots<Q4Block> for NibblePairs {
     }
 
     #[inline(always)]
-    fn half<const HALF: usize>(self, block: &Q8Block, x: &Paired<TILE>, steps: Steps) -> [[v128; 2]; TILE] {
+    fn half<const HALF: usize>(self, block: &Q8Block, x: &Words<TILE>, steps: Steps) -> [[v128; 2]; TILE] {
         BlockDots::<Q8Block>::half::<HALF>(Pairs, block, x, steps)
     }
 }

@@ -27,16 +27,16 @@ pub(super) struct Pairs;
 
 /// A block of inputs of `M` rows for weights with a zero point.
 #[derive(Clone, Copy)]
-pub(super) struct Paired<const M: usize> {
+pub(super) struct Words<const M: usize> {
     /// Columns `2 i` and `2 i + 1` of each row, in the low and high half.
-    pub(super) pairs: [[i32; M]; BLOCK / 2],
+    pub(super) words: [[i32; M]; BLOCK / 2],
     /// Where the dots of each row start.
     pub(super) starts: [i32; M],
 }
 
-impl<const M: usize> Paired<M> {
+impl<const M: usize> Words<M> {
     #[inline(always)]
-    pub(super) fn new(integers: &[[i32; BLOCK]; M], zero_point: i32) -> Self {
+    pub(super) fn pairs(integers: &[[i32; BLOCK]; M], zero_point: i32) -> Self {
         let starts = integers.each_ref().map(|row| -zero_point * row.iter().sum::<i32>());
         let rows: [[i32; BLOCK / 2]; M] = integers.each_ref().map(|row| {
             let pairs: [v128; BLOCK / 8] = std::array::from_fn(|i| {
@@ -45,7 +45,7 @@ impl<const M: usize> Paired<M> {
             });
             bytemuck::must_cast(pairs)
         });
-        Self { pairs: transposed(&rows), starts }
+        Self { words: transposed(&rows), starts }
     }
 }
 
@@ -71,7 +71,7 @@ impl<B: AsRef<Integers> + Scales + Copy> BlockDots<B> for Pairs {
     const NAME: &'static str = "simd128";
     const INSTRUCTION: &'static str = "i32x4.dot_i16x8_s";
     const HALVES: [[usize; 2]; 2] = [[0, 1], [2, 3]];
-    type Input<const M: usize> = Paired<M>;
+    type Input<const M: usize> = Words<M>;
     type Unpacked = B;
 
     #[inline(always)]
@@ -80,17 +80,17 @@ impl<B: AsRef<Integers> + Scales + Copy> BlockDots<B> for Pairs {
     }
 
     #[inline(always)]
-    fn input<const M: usize>(self, integers: &[[i32; BLOCK]; M]) -> Paired<M> {
-        Paired::new(integers, ZERO_POINT)
+    fn input<const M: usize>(self, integers: &[[i32; BLOCK]; M]) -> Words<M> {
+        Words::pairs(integers, ZERO_POINT)
     }
 
     #[inline(always)]
-    fn row(self, block: &B, x: &Paired<1>, steps: Steps) -> [v128; 4] {
+    fn row(self, block: &B, x: &Words<1>, steps: Steps) -> [v128; 4] {
         let Integers(integers) = block.as_ref();
         let start = i32x4_splat(x.starts[0]);
         let (mut a, mut p, mut b, mut q) = (start, start, start, start);
         unrolled!(PART in 0 1 2 3 4 5 6 7, apart by steps {
-            let pairs = spread(&x.pairs.as_chunks().0[PART / 2]);
+            let pairs = spread(&x.words.as_chunks().0[PART / 2]);
             let integers = &integers.as_chunks::<2>().0[PART];
             unrolled!(STEP in 0 1 {
                 let pair = pairs[PART % 2 * 2 + STEP];
@@ -105,7 +105,7 @@ impl<B: AsRef<Integers> + Scales + Copy> BlockDots<B> for Pairs {
     }
 
     #[inline(always)]
-    fn half<const HALF: usize>(self, block: &B, x: &Paired<TILE>, steps: Steps) -> [[v128; 2]; TILE] {
+    fn half<const HALF: usize>(self, block: &B, x: &Words<TILE>, steps: Steps) -> [[v128; 2]; TILE] {
         let Integers(integers) = block.as_ref();
         let [start0, start1, start2, start3] = x.starts.map(|start| i32x4_splat(start));
         let (mut a0, mut p0, mut a1, mut p1) = (start0, start0, start1, start1);
@@ -113,7 +113,7 @@ impl<B: AsRef<Integers> + Scales + Copy> BlockDots<B> for Pairs {
         unrolled!(STEP in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15, apart by steps {
             let lanes: v128 = bytemuck::must_cast(integers[STEP][HALF]);
             let bytes = low(lanes);
-            let pair = |r: usize| i32x4_splat(x.pairs[STEP][r]);
+            let pair = |r: usize| i32x4_splat(x.words[STEP][r]);
             (a0, p0) = (dot(a0, lanes, pair(0)), dot(p0, bytes, pair(0)));
             (a1, p1) = (dot(a1, lanes, pair(1)), dot(p1, bytes, pair(1)));
             (a2, p2) = (dot(a2, lanes, pair(2)), dot(p2, bytes, pair(2)));

@@ -34,6 +34,13 @@ pub(super) trait QuantisedBlock: Scales {
 pub(super) trait Dots<B>: Copy + Sync + 'static {
     const NAME: &'static str;
     const INSTRUCTION: &'static str;
+    /// See [`MatrixKernel::passes`].
+    const PASSES: u32 = 1;
+
+    /// See [`MatrixKernel::is_exact`].
+    fn is_exact(self) -> bool {
+        true
+    }
 
     /// [`BLOCK`] inputs of each of `M` rows with their scales, as the loops below read them: from front to back.
     type Input<const M: usize>: Copy;
@@ -65,6 +72,14 @@ impl<B: Block, D: Dots<B>> MatrixKernel<B> for Quantised<D> {
 
     fn instruction(&self) -> &'static str {
         D::INSTRUCTION
+    }
+
+    fn passes(&self) -> u32 {
+        D::PASSES
+    }
+
+    fn is_exact(&self) -> bool {
+        self.0.is_exact()
     }
 
     fn matvec(&self, panels: &[B], x: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {

@@ -79,7 +79,7 @@ impl Kernels {
             Precision::F32 => crate::kernels::vector_kernels()[0],
             Precision::Q8 | Precision::Q4 => crate::kernels::exact_vector_kernel(),
         };
-        Self { f32: Entry::kernels()[0], q8: Q8Block::kernels()[0], q4: calibrate::q4(), vector }
+        Self { f32: Entry::kernels()[0], q8: calibrate::q8(), q4: calibrate::q4(), vector }
     }
 
     /// The name of the kernel that multiplies the matrices of that precision.

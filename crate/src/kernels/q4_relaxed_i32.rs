@@ -1,0 +1,41 @@
+//! 4-bit weights by `i32x4.relaxed_dot_i8x16_i7x16_add_s`: multiplication and addition are one instruction where the processor has it
+//! (AVX-VNNI, ARM's dot product), and three elsewhere.
+//!
+//! The loops are [`q4_relaxed`](super::q4_relaxed)'s.
+
+use core::arch::wasm32::*;
+
+use super::blocks_simd128::{InVectors, products};
+use super::q4_relaxed::{NibbleQuads, Sums};
+use super::quantised::Quantised;
+use super::relaxed_dot;
+
+/// Products with 4-bit weights in sums of 32 bits.
+pub(super) static KERNEL: Quantised<InVectors<NibbleQuads<Whole>>> = products(NibbleQuads::NEW);
+
+/// A sum of 32 bits for each row.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Whole;
+
+impl Sums for Whole {
+    const NAME: &'static str = "relaxed-i32";
+    const INSTRUCTION: &'static str = relaxed_dot::INSTRUCTION;
+
+    #[inline(always)]
+    fn start(sums: [i32; 4]) -> i32 {
+        sums.iter().sum()
+    }
+
+    #[inline(always)]
+    fn dot(sum: v128, weights: v128, inputs: v128) -> v128 {
+        i32x4_relaxed_dot_i8x16_i7x16_add(inputs, weights, sum)
+    }
+
+    #[inline(always)]
+    fn finish(sum: v128) -> v128 {
+        sum
+    }
+}
+
+#[cfg(test)]
+super::contract::kernel_contract!(q4, "relaxed-i32", &KERNEL);
