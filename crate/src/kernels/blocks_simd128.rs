@@ -25,9 +25,9 @@ pub(super) trait BlockDots<B>: Copy + Sync + 'static {
     /// The quads of rows that each half of a tile has.
     const HALVES: [[usize; 2]; 2];
 
-    /// See [`MatrixKernel::is_exact`](super::MatrixKernel::is_exact).
-    fn is_exact(self) -> bool {
-        true
+    /// See [`MatrixKernel::has_instruction`](super::MatrixKernel::has_instruction).
+    fn has_instruction(self) -> Option<bool> {
+        None
     }
 
     /// [`BLOCK`] inputs of each of `M` rows: of 1 for `row`, of [`TILE`] for `half`, which may differ in more than that.
@@ -99,8 +99,8 @@ impl<B: Scales, D: BlockDots<B>> Dots<B> for InVectors<D> {
     type Input<const M: usize> = Input<D::Input<M>, M>;
     type Unpacked = D::Unpacked;
 
-    fn is_exact(self) -> bool {
-        self.0.is_exact()
+    fn has_instruction(self) -> Option<bool> {
+        self.0.has_instruction()
     }
 
     #[inline(always)]

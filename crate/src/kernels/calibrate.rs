@@ -4,48 +4,40 @@
 //! processor's on some, and a sequence of many on others. Where a build has one kernel there is nothing to find out. (The kernels of
 //! `f32` round differently and stand in a fixed order.)
 //!
-//! What is measured is the [peak](Peak) of the instruction of each kernel, not the kernel: for milliseconds, browsers run what their
-//! quick compiler made, which keeps little in registers. It slows one kernel down more than another, and all peaks alike. And what the peaks
-//! tell is not which kernel is faster by how much, but which instruction is emulated: of a kernel's time its instruction is a part.
+//! Of some instructions the results tell ([`MatrixKernel::has_instruction`]). Of the others the [peak](Peak) is measured, not the kernel: for
+//! milliseconds, browsers run what their quick compiler made, which keeps little in registers. It slows one kernel down more than
+//! another, and all peaks alike.
 
 use std::cell::Cell;
 
 use super::limits::{self, Peak};
 use super::{Block, MatrixKernel, Q4Block, Q8Block};
 
-/// Milliseconds that a peak is measured for at a time, and how often it is: with the three instructions of 8 and 4 bits, 9 ms in all.
+/// Milliseconds that a peak is measured for at a time, and how often it is: with two kernels of 4 bits, 8 ms in all.
 const SLICE: f64 = 1.0;
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 4;
 
 /// Iterations of a peak between two looks at the clock, and the most looks in a slice: where the clock stands still for many
 /// milliseconds, as some browsers' does, nothing can be found out.
 const ITERATIONS: u32 = 2000;
 const LOOKS: usize = 250;
 
-/// How many times slower than the fastest an instruction may be that is still one of the processor's. Of those with 16 products, the one with sums
-/// of 32 bits has 1.2 times the pace of the other where it is one, and half of it where it is emulated; between is room for a
-/// coarse clock and a busy processor.
-const KEEPS_UP: f64 = 1.25;
+/// How many times faster another instruction must be than that of the preferred kernel: a coarse clock sees differences that are not
+/// there.
+const ADVANTAGE: f64 = 1.25;
 
 thread_local! {
     static Q8: Cell<Option<&'static dyn MatrixKernel<Q8Block>>> = const { Cell::new(None) };
     static Q4: Cell<Option<&'static dyn MatrixKernel<Q4Block>>> = const { Cell::new(None) };
 }
 
-/// Measures the instructions of the kernels among which there is a choice, in at most 10 ms; `now` gives milliseconds.
+/// Chooses the kernels of 8 and 4 bits, in at most 10 ms; `now` gives milliseconds.
 pub fn calibrate(now: &dyn Fn() -> f64) {
-    let (q8, q4) = (candidates::<Q8Block>(), candidates::<Q4Block>());
-    let instructions = q8.iter().map(|kernel| kernel.instruction());
-    let instructions: Vec<_> = instructions.chain(q4.iter().map(|kernel| kernel.instruction())).collect();
-    let of_kernels = |peak: &&Peak| instructions.contains(&peak.instruction);
-    let peaks: Vec<Peak> = limits::peaks().iter().filter(of_kernels).copied().collect();
-    if let Some(paces) = paces(&peaks, now) {
-        Q8.set(first_that_keeps_up(&q8, &paces));
-        Q4.set(first_that_keeps_up(&q4, &paces));
-    }
+    Q8.set(Some(chosen(Q8Block::kernels(), limits::peaks(), now)));
+    Q4.set(Some(chosen(Q4Block::kernels(), limits::peaks(), now)));
 }
 
-/// The kernel of 8-bit weights that was found to be the fastest, or the preferred one where none was measured.
+/// The kernel of 8-bit weights that was chosen; before that the preferred one.
 pub fn q8() -> &'static dyn MatrixKernel<Q8Block> {
     Q8.get().unwrap_or_else(preferred)
 }
@@ -56,28 +48,42 @@ pub fn q4() -> &'static dyn MatrixKernel<Q4Block> {
 }
 
 fn preferred<B: Block>() -> &'static dyn MatrixKernel<B> {
-    exact().next().expect("kernels that do nothing unspecified are in every list")
+    let mut kernels = B::kernels().iter().copied();
+    kernels
+        .find(|kernel| kernel.has_instruction() != Some(false))
+        .expect("every list has one without a condition")
 }
 
-/// The kernels that are exact on this processor.
-fn exact<B: Block>() -> impl Iterator<Item = &'static dyn MatrixKernel<B>> {
-    B::kernels().iter().copied().filter(|kernel| kernel.is_exact())
+/// The first of `kernels` whose instruction the processor is known to have; otherwise the [fastest] but for those whose instruction it
+/// lacks.
+fn chosen<B: Block>(
+    kernels: &[&'static dyn MatrixKernel<B>],
+    peaks: &[Peak],
+    now: &dyn Fn() -> f64,
+) -> &'static dyn MatrixKernel<B> {
+    if let Some(kernel) = kernels.iter().find(|kernel| kernel.has_instruction() == Some(true)) {
+        return *kernel;
+    }
+    let kernels: Vec<_> =
+        kernels.iter().copied().filter(|kernel| kernel.has_instruction().is_none()).collect();
+    match kernels[..] {
+        [only] => only,
+        _ => fastest(&kernels, peaks, now),
+    }
 }
 
-/// Those, if there is a choice among them.
-fn candidates<B: Block>() -> Vec<&'static dyn MatrixKernel<B>> {
-    let exact: Vec<_> = exact().collect();
-    if exact.len() > 1 { exact } else { Vec::new() }
-}
-
-/// An instruction, and its multiply-adds a millisecond.
-type Pace = (&'static str, f64);
-
-/// The pace of each peak; nothing where the clock stands still.
-fn paces(peaks: &[Peak], now: &dyn Fn() -> f64) -> Option<Vec<Pace>> {
-    let mut samples = vec![[0.0; ROUNDS]; peaks.len()];
-    for round in 0..ROUNDS {
-        for (peak, samples) in peaks.iter().zip(&mut samples) {
+/// The first of `kernels`, unless the instruction of another is faster by far.
+fn fastest<B: Block>(
+    kernels: &[&'static dyn MatrixKernel<B>],
+    peaks: &[Peak],
+    now: &dyn Fn() -> f64,
+) -> &'static dyn MatrixKernel<B> {
+    let mut paces = vec![0.0_f64; kernels.len()];
+    for _ in 0..ROUNDS {
+        for (kernel, pace) in kernels.iter().zip(&mut paces) {
+            let Some(peak) = peaks.iter().find(|peak| peak.instruction == kernel.instruction()) else {
+                continue;
+            };
             let (start, mut done, mut took) = (now(), 0, 0.0);
             for _ in 0..LOOKS {
                 done += peak.run(ITERATIONS);
@@ -87,32 +93,18 @@ fn paces(peaks: &[Peak], now: &dyn Fn() -> f64) -> Option<Vec<Pace>> {
                 }
             }
             if took < SLICE {
-                return None;
+                return kernels[0];
             }
-            samples[round] = done as f64 / took;
+            *pace = pace.max(done as f64 / took);
         }
     }
-    // Not the best: a slice that ends at a tick of a coarse clock can be much shorter than that clock says.
-    let median = |mut samples: [f64; ROUNDS]| {
-        samples.sort_by(f64::total_cmp);
-        samples[ROUNDS / 2]
-    };
-    Some(peaks.iter().map(|peak| peak.instruction).zip(samples.into_iter().map(median)).collect())
-}
-
-/// The first of `kernels` whose instruction is one of the processor's: any but those of relaxed SIMD, and these if they keep up with
-/// the fastest of all.
-fn first_that_keeps_up<B: Block>(
-    kernels: &[&'static dyn MatrixKernel<B>],
-    paces: &[Pace],
-) -> Option<&'static dyn MatrixKernel<B>> {
-    let fastest = paces.iter().map(|(_, pace)| *pace).fold(0.0, f64::max);
-    let keeps_up = |kernel: &&&dyn MatrixKernel<B>| {
-        let pace = paces.iter().find(|(instruction, _)| *instruction == kernel.instruction());
-        let slow = pace.is_none_or(|(_, pace)| KEEPS_UP * pace < fastest);
-        !(slow && kernel.instruction().contains("relaxed"))
-    };
-    kernels.iter().find(keeps_up).copied()
+    let mut best = 0;
+    for (index, pace) in paces.iter().enumerate().skip(1) {
+        if *pace > ADVANTAGE * paces[0] && *pace > paces[best] {
+            best = index;
+        }
+    }
+    kernels[best]
 }
 
 #[cfg(test)]
@@ -126,8 +118,8 @@ mod tests {
         static CLOCK: Cell<f64> = const { Cell::new(0.0) };
     }
 
-    /// A kernel of an instruction.
-    struct With(&'static str);
+    /// A kernel of an instruction, and whether the processor is known to have it.
+    struct With(&'static str, Option<bool>);
 
     impl MatrixKernel<Q4Block> for With {
         fn name(&self) -> &'static str {
@@ -135,6 +127,9 @@ mod tests {
         }
         fn instruction(&self) -> &'static str {
             self.0
+        }
+        fn has_instruction(&self) -> Option<bool> {
+            self.1
         }
         fn matvec(&self, _: &[Q4Block], _: &[f32], _: Option<&[f32]>, _: &mut [f32]) {}
         fn matmul(
@@ -149,14 +144,13 @@ mod tests {
         }
     }
 
-    static QUICK: With = With("relaxed quick");
-    static SLOW: With = With("relaxed slow");
-    static PLAIN: With = With("plain");
-    static SLOWER: With = With("relaxed slower");
+    static QUICK: With = With("quick", None);
+    static SLOW: With = With("slow", None);
+    static SLOWER: With = With("slower", None);
     const PEAKS: [Peak; 3] = [
-        Peak::of("relaxed quick", |iterations| paced(iterations, 0.010)),
-        Peak::of("relaxed slow", |iterations| paced(iterations, 0.018)),
-        Peak::of("relaxed slower", |iterations| paced(iterations, 0.020)),
+        Peak::of("quick", |iterations| paced(iterations, 0.010)),
+        Peak::of("slow", |iterations| paced(iterations, 0.018)),
+        Peak::of("slower", |iterations| paced(iterations, 0.021)),
     ];
 
     fn paced(iterations: u32, ms: f64) -> u64 {
@@ -164,60 +158,38 @@ mod tests {
         iterations.into()
     }
 
-    fn chosen(kernels: &[&'static dyn MatrixKernel<Q4Block>], peaks: &[Peak]) -> &'static str {
-        let paces = paces(peaks, &|| CLOCK.get()).expect("the clock goes on");
-        first_that_keeps_up(kernels, &paces).expect("one of them").name()
+    static HAD: With = With("slower", Some(true));
+    static LACKED: With = With("quick", Some(false));
+
+    fn name(kernels: &[&'static dyn MatrixKernel<Q4Block>]) -> &'static str {
+        chosen(kernels, &PEAKS, &|| CLOCK.get()).name()
     }
 
     #[test]
-    fn the_first_instruction_that_keeps_up_is_chosen() {
-        assert_eq!(chosen(&[&QUICK, &SLOW, &SLOWER], &PEAKS), "relaxed quick");
-        assert_eq!(chosen(&[&SLOWER, &SLOW], &PEAKS[1..]), "relaxed slower");
-        assert_eq!(chosen(&[&SLOW, &QUICK, &SLOWER], &PEAKS), "relaxed quick");
+    fn another_kernel_must_be_faster_by_far() {
+        assert_eq!(name(&[&QUICK, &SLOW, &SLOWER]), "quick");
+        assert_eq!(name(&[&SLOWER, &SLOW]), "slower");
+        assert_eq!(name(&[&SLOW, &SLOWER, &QUICK]), "quick");
     }
 
     #[test]
-    fn instructions_that_are_not_relaxed_are_nowhere_emulated() {
-        assert_eq!(chosen(&[&SLOW, &SLOWER, &PLAIN], &PEAKS), "plain");
-        assert_eq!(chosen(&[&PLAIN, &QUICK], &PEAKS), "plain");
-        assert_eq!(chosen(&[&QUICK, &PLAIN], &PEAKS), "relaxed quick");
-    }
-
-    #[test]
-    fn one_slice_in_three_may_be_anything() {
-        thread_local!(static TAKEN: Cell<u32> = const { Cell::new(0) });
-        let glitch = Peak::of("relaxed slow", |iterations| {
-            TAKEN.set(TAKEN.get() + 1);
-            paced(iterations, if TAKEN.get() < 50 { 0.001 } else { 0.018 })
-        });
-        assert_eq!(chosen(&[&SLOW, &QUICK], &[PEAKS[0], glitch]), "relaxed quick");
-    }
-
-    #[test]
-    fn three_instructions_take_nine_milliseconds() {
+    fn what_results_tell_is_not_measured() {
         let start = CLOCK.get();
-        assert!(paces(&PEAKS, &|| CLOCK.get()).is_some());
-        assert!(CLOCK.get() - start < 9.3, "{}", CLOCK.get() - start);
+        assert_eq!(name(&[&HAD, &QUICK, &SLOW]), "slower");
+        assert_eq!(name(&[&LACKED, &SLOW]), "slow");
+        assert_eq!(CLOCK.get(), start);
+        assert_eq!(name(&[&LACKED, &SLOWER, &SLOW]), "slower");
+    }
+
+    #[test]
+    fn it_takes_eight_milliseconds() {
+        let start = CLOCK.get();
+        name(&[&SLOWER, &QUICK]);
+        assert!(CLOCK.get() - start < 8.2, "{}", CLOCK.get() - start);
     }
 
     #[test]
     fn a_clock_that_stands_still_ends_it() {
-        assert!(paces(&PEAKS, &|| 7.0).is_none());
-    }
-
-    #[test]
-    fn without_a_choice_there_is_none() {
-        assert!(first_that_keeps_up::<Q4Block>(&[], &[]).is_none());
-    }
-
-    #[test]
-    fn what_is_chosen_is_one_of_the_kernels() {
-        let ms = Cell::new(0.0);
-        calibrate(&|| {
-            ms.set(ms.get() + 0.5);
-            ms.get()
-        });
-        assert!(Q8Block::kernels().iter().any(|kernel| kernel.name() == q8().name()));
-        assert!(Q4Block::kernels().iter().any(|kernel| kernel.name() == q4().name()));
+        assert_eq!(fastest::<Q4Block>(&[&SLOWER, &QUICK], &PEAKS, &|| 7.0).name(), "slower");
     }
 }

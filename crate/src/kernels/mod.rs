@@ -63,15 +63,15 @@
 //!    becomes before tiles meet it (`unpacked`, whose blocks carry their scales: the panel itself for `q8`, wider bytes for `q4`). The steps
 //!    are written with `unrolled!(… apart by steps …)`, two to a part in `row` and one in `half`; plain code or a loop gives the same
 //!    bits, slower. The loops around, the scales and the quantising of the inputs come with it, and a `static KERNEL` of `products` is the
-//!    kernel; `q4_simd128.rs` is the one to follow, and `q8_relaxed.rs` where a kernel takes more of its instruction than the specification
-//!    promises (`is_exact`) or meets inputs in parts (`PASSES`). In anything but vectors implement `quantised::Dots`, which is given panels
+//!    kernel; `q4_simd128.rs` is the one to follow, and `q8_relaxed.rs` if results tell whether the processor has the instruction
+//!    (`has_instruction`), or inputs meet weights in parts (`PASSES`). In anything but vectors implement `quantised::Dots`, which is given panels
 //!    of rows and one panel of a tile. For anything else implement [`MatrixKernel`], all of it.
 //! 3. The properties that every kernel of that precision must have, bits included, as the last line of the file, under a name that no other
 //!    of its precision has:
 //!    `#[cfg(test)] super::contract::kernel_contract!(q8, "its name", &KERNEL);`
 //! 4. A line in the precision's list at the end of this file, in order of preference, `portable` last; and if its instruction is a new
-//!    one, its peak in [`limits`]. Of `f32` the first of the list runs; of `q8` and `q4` the first whose instruction is one of the
-//!    processor's, which [`calibrate`] finds out of those of relaxed SIMD.
+//!    one, its peak in [`limits`]. Of `f32` the first of the list runs; of `q8` and `q4` the one that [`calibrate`] chooses: the first
+//!    whose instruction the processor is known to have, or else the fastest but for those whose instruction it lacks.
 //!
 //! A new precision is a type that implements [`Block`], its list of kernels, and an arm in `layers::matrix` and
 //! [`crate::layers::Precision`].
@@ -156,9 +156,9 @@ pub trait MatrixKernel<B>: Sync {
         1
     }
 
-    /// Whether that instruction does on this processor what the kernel takes for granted, where that is more than its specification.
-    fn is_exact(&self) -> bool {
-        true
+    /// Whether the processor has that instruction, where its results tell; otherwise its pace does.
+    fn has_instruction(&self) -> Option<bool> {
+        None
     }
 
     /// `y = bias + W x`, or `y += W x`, for one vector: `x` is `[k]`, `bias` and `y` are `[n]`, `panels` is `ceil(n / PANEL)` panels of

@@ -25,6 +25,11 @@ pub(super) trait Sums: Copy + Send + Sync + 'static {
     const NAME: &'static str;
     const INSTRUCTION: &'static str;
 
+    /// See [`MatrixKernel::has_instruction`](super::MatrixKernel::has_instruction).
+    fn has_instruction() -> Option<bool> {
+        None
+    }
+
     /// A lane's start, of the sums of its inputs in columns 0, 1, 2 and 3 of each group of four.
     fn start(sums: [i32; 4]) -> i32;
 
@@ -67,6 +72,10 @@ impl<S: Sums> BlockDots<Q4Block> for NibbleQuads<S> {
     type Input<const M: usize> = Quads<M>;
     /// Weights plus 8, in [`ORDER`].
     type Unpacked = Bytes;
+
+    fn has_instruction(self) -> Option<bool> {
+        S::has_instruction()
+    }
 
     #[inline(always)]
     fn unpacked<'a>(self, panel: &'a [Q4Block], scratch: &'a mut Vec<Bytes>) -> &'a [Bytes] {

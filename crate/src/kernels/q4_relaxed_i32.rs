@@ -21,6 +21,10 @@ impl Sums for Whole {
     const NAME: &'static str = "relaxed-i32";
     const INSTRUCTION: &'static str = relaxed_dot::INSTRUCTION;
 
+    fn has_instruction() -> Option<bool> {
+        Some(relaxed_dot::is_one_instruction())
+    }
+
     #[inline(always)]
     fn start(sums: [i32; 4]) -> i32 {
         sums.iter().sum()

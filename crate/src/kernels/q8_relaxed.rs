@@ -68,8 +68,8 @@ impl BlockDots<Q8Block> for ByteQuads {
     /// Integers plus [`relaxed_dot::zero_point`].
     type Unpacked = Bytes;
 
-    fn is_exact(self) -> bool {
-        relaxed_dot::is_exact()
+    fn has_instruction(self) -> Option<bool> {
+        Some(relaxed_dot::is_one_instruction())
     }
 
     #[inline(always)]

@@ -37,9 +37,9 @@ pub(super) trait Dots<B>: Copy + Sync + 'static {
     /// See [`MatrixKernel::passes`].
     const PASSES: u32 = 1;
 
-    /// See [`MatrixKernel::is_exact`].
-    fn is_exact(self) -> bool {
-        true
+    /// See [`MatrixKernel::has_instruction`].
+    fn has_instruction(self) -> Option<bool> {
+        None
     }
 
     /// [`BLOCK`] inputs of each of `M` rows with their scales, as the loops below read them: from front to back.
@@ -78,8 +78,8 @@ impl<B: Block, D: Dots<B>> MatrixKernel<B> for Quantised<D> {
         D::PASSES
     }
 
-    fn is_exact(&self) -> bool {
-        self.0.is_exact()
+    fn has_instruction(&self) -> Option<bool> {
+        self.0.has_instruction()
     }
 
     fn matvec(&self, panels: &[B], x: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
