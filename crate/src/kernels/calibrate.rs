@@ -13,8 +13,8 @@ use std::cell::Cell;
 use super::limits::{self, Peak};
 use super::{Block, MatrixKernel, Q4Block, Q8Block};
 
-/// Milliseconds that a peak is measured for at a time, and how often it is: with two kernels of 4 bits, 8 ms in all.
-const SLICE: f64 = 1.0;
+/// Milliseconds that are spent on measuring at most, and how often each peak is measured in them.
+const BUDGET: f64 = 8.0;
 const ROUNDS: usize = 4;
 
 /// Iterations of a peak between two looks at the clock, and the most looks in a slice: where the clock stands still for many
@@ -33,51 +33,45 @@ thread_local! {
 
 /// Chooses the kernels of 8 and 4 bits, in at most 10 ms; `now` gives milliseconds.
 pub fn calibrate(now: &dyn Fn() -> f64) {
-    Q8.set(Some(chosen(Q8Block::kernels(), limits::peaks(), now)));
-    Q4.set(Some(chosen(Q4Block::kernels(), limits::peaks(), now)));
+    let (q8, q4) = (candidates(Q8Block::kernels()), candidates(Q4Block::kernels()));
+    let measured = [q8.len(), q4.len()].into_iter().filter(|count| *count > 1).sum::<usize>();
+    let slice = BUDGET / (ROUNDS * measured.max(1)) as f64;
+    Q8.set(Some(fastest(&q8, limits::peaks(), slice, now)));
+    Q4.set(Some(fastest(&q4, limits::peaks(), slice, now)));
 }
 
 /// The kernel of 8-bit weights that was chosen; before that the preferred one.
 pub fn q8() -> &'static dyn MatrixKernel<Q8Block> {
-    Q8.get().unwrap_or_else(preferred)
+    Q8.get().unwrap_or_else(|| candidates(Q8Block::kernels())[0])
 }
 
 /// The same of 4-bit weights.
 pub fn q4() -> &'static dyn MatrixKernel<Q4Block> {
-    Q4.get().unwrap_or_else(preferred)
+    Q4.get().unwrap_or_else(|| candidates(Q4Block::kernels())[0])
 }
 
-fn preferred<B: Block>() -> &'static dyn MatrixKernel<B> {
-    let mut kernels = B::kernels().iter().copied();
-    kernels
-        .find(|kernel| kernel.has_instruction() != Some(false))
-        .expect("every list has one without a condition")
-}
-
-/// The first of `kernels` whose instruction the processor is known to have; otherwise the [fastest] but for those whose instruction it
-/// lacks.
-fn chosen<B: Block>(
-    kernels: &[&'static dyn MatrixKernel<B>],
-    peaks: &[Peak],
-    now: &dyn Fn() -> f64,
-) -> &'static dyn MatrixKernel<B> {
-    if let Some(kernel) = kernels.iter().find(|kernel| kernel.has_instruction() == Some(true)) {
-        return *kernel;
-    }
-    let kernels: Vec<_> =
-        kernels.iter().copied().filter(|kernel| kernel.has_instruction().is_none()).collect();
-    match kernels[..] {
-        [only] => only,
-        _ => fastest(&kernels, peaks, now),
+/// The first of `kernels` whose instruction the processor is known to have; otherwise those of which that is not known.
+fn candidates<B: Block>(kernels: &[&'static dyn MatrixKernel<B>]) -> Vec<&'static dyn MatrixKernel<B>> {
+    let known = |known| kernels.iter().copied().filter(move |kernel| kernel.has_instruction() == known);
+    match known(Some(true)).next() {
+        Some(kernel) => vec![kernel],
+        None => known(None).collect(),
     }
 }
 
-/// The first of `kernels`, unless the instruction of another is faster by far.
+/// The first of `kernels`, unless the instruction of another is faster by far. Each is measured for `slice` milliseconds at a time.
+///
+/// # Panics
+/// If there is none: every list has a kernel whose instruction is nowhere emulated.
 fn fastest<B: Block>(
     kernels: &[&'static dyn MatrixKernel<B>],
     peaks: &[Peak],
+    slice: f64,
     now: &dyn Fn() -> f64,
 ) -> &'static dyn MatrixKernel<B> {
+    if let [only] = kernels {
+        return *only;
+    }
     let mut paces = vec![0.0_f64; kernels.len()];
     for _ in 0..ROUNDS {
         for (kernel, pace) in kernels.iter().zip(&mut paces) {
@@ -88,11 +82,11 @@ fn fastest<B: Block>(
             for _ in 0..LOOKS {
                 done += peak.run(ITERATIONS);
                 took = now() - start;
-                if took >= SLICE {
+                if took >= slice {
                     break;
                 }
             }
-            if took < SLICE {
+            if took < slice {
                 return kernels[0];
             }
             *pace = pace.max(done as f64 / took);
@@ -162,7 +156,7 @@ mod tests {
     static LACKED: With = With("quick", Some(false));
 
     fn name(kernels: &[&'static dyn MatrixKernel<Q4Block>]) -> &'static str {
-        chosen(kernels, &PEAKS, &|| CLOCK.get()).name()
+        fastest(&candidates(kernels), &PEAKS, BUDGET / (2 * ROUNDS) as f64, &|| CLOCK.get()).name()
     }
 
     #[test]
@@ -190,6 +184,6 @@ mod tests {
 
     #[test]
     fn a_clock_that_stands_still_ends_it() {
-        assert_eq!(fastest::<Q4Block>(&[&SLOWER, &QUICK], &PEAKS, &|| 7.0).name(), "slower");
+        assert_eq!(fastest::<Q4Block>(&[&SLOWER, &QUICK], &PEAKS, 1.0, &|| 7.0).name(), "slower");
     }
 }

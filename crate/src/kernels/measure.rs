@@ -207,9 +207,12 @@ fn limit_jobs(data: &Data) -> Vec<Job<'_>> {
 /// Every peak, and how many of its multiply-adds are one of a product: see [`MatrixKernel::passes`].
 fn peaks() -> Vec<(&'static Peak, u32)> {
     let mut peaks: Vec<_> = limits::peaks().iter().map(|peak| (peak, 1)).collect();
-    for kernel in Q8Block::kernels() {
-        let peak = limits::peaks().iter().find(|peak| peak.instruction == kernel.instruction());
-        peaks.extend(peak.filter(|_| kernel.passes() > 1).map(|peak| (peak, kernel.passes())));
+    let q8 = Q8Block::kernels().iter().map(|kernel| (kernel.instruction(), kernel.passes()));
+    let q4 = Q4Block::kernels().iter().map(|kernel| (kernel.instruction(), kernel.passes()));
+    for (instruction, passes) in q8.chain(q4) {
+        let peak = limits::peaks().iter().find(|peak| peak.instruction == instruction);
+        let known = peaks.iter().any(|(peak, of)| (peak.instruction, *of) == (instruction, passes));
+        peaks.extend(peak.filter(|_| !known).map(|peak| (peak, passes)));
     }
     peaks
 }

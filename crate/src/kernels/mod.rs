@@ -57,21 +57,28 @@
 //! # A new kernel
 //!
 //! 1. A file, and its `mod` line here: its doc comment has the layout and the tile, why they have their size, and what was measured on
-//!    what. Both are compiled only where the kernel's instructions exist, by the `cfg` of the lists below.
+//!    what. File, type and `NAME` go by precision, instruction set and idea, as their neighbours do. The `mod` line has the `cfg` of the
+//!    list's lines: a kernel is compiled only where its instructions exist. The table above gets its name, too.
 //! 2. For blocks of integers in the vectors of wasm implement `blocks_simd128::BlockDots`: how [`BLOCK`] inputs are held, the dots of a
 //!    block with one row of inputs (`row`) and with a tile of them (`half`), which quads of rows `half` returns (`HALVES`), and what a panel
 //!    becomes before tiles meet it (`unpacked`, whose blocks carry their scales: the panel itself for `q8`, wider bytes for `q4`). The steps
 //!    are written with `unrolled!(… apart by steps …)`, two to a part in `row` and one in `half`; plain code or a loop gives the same
 //!    bits, slower. The loops around, the scales and the quantising of the inputs come with it, and a `static KERNEL` of `products` is the
-//!    kernel; `q4_simd128.rs` is the one to follow, and `q8_relaxed.rs` if results tell whether the processor has the instruction
+//!    kernel; `q8_simd128.rs` is the one to follow (its layout, and why dots start where they do, are in `q8.rs`; its `Words::pairs` and `dot`
+//!    serve others), and `q8_relaxed.rs` if results tell whether the processor has the instruction
 //!    (`has_instruction`), or inputs meet weights in parts (`PASSES`). In anything but vectors implement `quantised::Dots`, which is given panels
 //!    of rows and one panel of a tile. For anything else implement [`MatrixKernel`], all of it.
 //! 3. The properties that every kernel of that precision must have, bits included, as the last line of the file, under a name that no other
 //!    of its precision has:
 //!    `#[cfg(test)] super::contract::kernel_contract!(q8, "its name", &KERNEL);`
-//! 4. A line in the precision's list at the end of this file, in order of preference, `portable` last; and if its instruction is a new
-//!    one, its peak in [`limits`]. Of `f32` the first of the list runs; of `q8` and `q4` the one that [`calibrate`] chooses: the first
-//!    whose instruction the processor is known to have, or else the fastest but for those whose instruction it lacks.
+//! 4. A line in the precision's list at the end of this file, in order of preference, `portable` last. Of `f32` the first of the list runs; of
+//!    `q8` and `q4` the one that [`calibrate`] chooses: the first whose instruction the processor is known to have, or else the first unless
+//!    another's instruction is faster by far. What is listed is shipped, and timed by "Measure this device".
+//! 5. If its instruction is a new one, a [`Peak`](limits::Peak) in `limits`, which a test asks for: a loop of `chains!` over the
+//!    instruction and whatever each of its products cannot do without, since `calibrate` takes its pace for the kernel's.
+//!
+//! Its tests are `wasm-pack test --headless --chrome crate --lib -- its_file` (and `--firefox`; README, "Tests of the crate in a browser"),
+//! of a simd128 kernel in both builds.
 //!
 //! A new precision is a type that implements [`Block`], its list of kernels, and an arm in `layers::matrix` and
 //! [`crate::layers::Precision`].
@@ -148,7 +155,8 @@ pub trait MatrixKernel<B>: Sync {
     /// The name that benchmarks and the page show.
     fn name(&self) -> &'static str;
 
-    /// The wasm instruction that does the multiply-adds; its peak is one of [`limits::peaks`].
+    /// The wasm instruction that does the multiply-adds of [`matmul`](Self::matmul); its peak is one of [`limits::peaks`]. Of two that
+    /// share the work, one.
     fn instruction(&self) -> &'static str;
 
     /// Multiply-adds of that instruction for one of the product, where inputs meet weights in parts.
@@ -156,7 +164,8 @@ pub trait MatrixKernel<B>: Sync {
         1
     }
 
-    /// Whether the processor has that instruction, where its results tell; otherwise its pace does.
+    /// Whether the processor has that instruction, where its results tell: [`calibrate`] takes the first kernel of a list of which that is
+    /// known, and none whose instruction is emulated. Where results do not tell, its pace does.
     fn has_instruction(&self) -> Option<bool> {
         None
     }

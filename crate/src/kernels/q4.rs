@@ -9,7 +9,7 @@
 //! the low bytes of its 16-bit lanes are two neighbouring columns and the high bytes the next two: a kernel of 16-bit products takes
 //! natural pairs of inputs. 288 bytes for 512 weights.
 //!
-//! Inputs are 8-bit integers, which the relaxed kernel multiplies 16 at a time; beside the error of the weights, theirs is
+//! Inputs are 8-bit integers, which the relaxed kernels multiply 16 at a time; beside the error of the weights, theirs is
 //! nothing.
 
 use std::ops::Range;

@@ -23,7 +23,7 @@ impl Sums for Halves {
     const NAME: &'static str = "relaxed-i16";
     const INSTRUCTION: &'static str = "i16x8.relaxed_dot_i8x16_i7x16_s";
 
-    /// It has, where sums saturate as those of x86-64's `pmaddubsw` do.
+    /// It has, where sums saturate as those of x86-64's `pmaddubsw` do; elsewhere results do not tell.
     fn has_instruction() -> Option<bool> {
         let products = i16x8_relaxed_dot_i8x16_i7x16(i8x16_splat(127), u8x16_splat(255));
         (i16x8_extract_lane::<0>(products) == i16::MAX).then_some(true)

@@ -3,7 +3,7 @@
 //!
 //! The loops are [`q4_relaxed`](super::q4_relaxed)'s.
 
-use core::arch::wasm32::*;
+use core::arch::wasm32::v128;
 
 use super::blocks_simd128::{InVectors, products};
 use super::q4_relaxed::{NibbleQuads, Sums};
@@ -32,7 +32,7 @@ impl Sums for Whole {
 
     #[inline(always)]
     fn dot(sum: v128, weights: v128, inputs: v128) -> v128 {
-        i32x4_relaxed_dot_i8x16_i7x16_add(inputs, weights, sum)
+        relaxed_dot::dot(sum, weights, inputs)
     }
 
     #[inline(always)]

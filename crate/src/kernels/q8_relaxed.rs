@@ -20,7 +20,7 @@ use super::blocks_simd128::{BlockDots, Bytes, InVectors, Steps, products, quads,
 use super::q8::{self, Integers};
 use super::q8_simd128::{Pairs, Words};
 use super::quantised::{Quantised, TILE};
-use super::relaxed_dot::{self, dot};
+use super::relaxed_dot::{self, FIRST, dot};
 use super::{BLOCK, Q8Block};
 
 /// Products with 8-bit weights on relaxed SIMD.
@@ -49,6 +49,7 @@ fn regroup(Q8Block { scales, integers: Integers(integers) }: &Q8Block, zero_poin
 /// The high parts of four columns to a word, then the low ones.
 #[inline(always)]
 fn in_parts<const M: usize>(integers: &[[i32; BLOCK]; M], zero_point: i32) -> Words<M> {
+    const { assert!(*FIRST.start() == -64 && *FIRST.end() == 63, "the range of low parts") };
     let starts = integers.each_ref().map(|row| -zero_point * row.iter().sum::<i32>());
     let rows: [[i32; BLOCK / 2]; M] = integers.each_ref().map(|row| {
         let high = row.map(|input| (input + 64) >> 7);
@@ -156,7 +157,7 @@ mod tests {
                         let weights = &vectors[row / 4 % 2].as_chunks::<4>().0[row % 4];
                         let inputs = word[0].to_le_bytes().map(|byte| i32::from(byte as i8));
                         inputs.into_iter().zip(weights).map(|(input, weight)| {
-                            assert!(relaxed_dot::FIRST.contains(&input), "{input}");
+                            assert!(FIRST.contains(&input), "{input}");
                             input * value(*weight)
                         })
                     });

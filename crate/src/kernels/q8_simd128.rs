@@ -28,7 +28,7 @@ pub(super) struct Pairs;
 /// A block of inputs of `M` rows for weights with a zero point.
 #[derive(Clone, Copy)]
 pub(super) struct Words<const M: usize> {
-    /// Columns `2 i` and `2 i + 1` of each row, in the low and high half.
+    /// By [`pairs`](Self::pairs), columns `2 i` and `2 i + 1` of each row, in the low and high half.
     pub(super) words: [[i32; M]; BLOCK / 2],
     /// Where the dots of each row start.
     pub(super) starts: [i32; M],

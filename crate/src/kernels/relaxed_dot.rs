@@ -1,19 +1,19 @@
 //! `i32x4.relaxed_dot_i8x16_i7x16_add_s`, and what it makes of bytes beyond 127.
 //!
 //! Its first operand is signed. The second is exact within `0..=127`; a byte with its highest bit is `128..=255` on some processors
-//! (x86-64) and negative on others (ARM, and x86-64 with AVX-VNNI-INT8): see [`zero_point`]. Where the instruction is not one of the processor's,
-//! browsers make three of it on x86-64, of which the first adds two products in 16 bits and saturates. So results tell
-//! [whether it is one](is_one_instruction), and what no clock can tell well in a few milliseconds. With first operands within [`FIRST`]
-//! nothing saturates, and every byte is of use as the second.
+//! (x86-64) and negative on others (ARM, and x86-64 with AVX-VNNI-INT8): see [`zero_point`]. With first operands within [`FIRST`] every
+//! byte is exact.
+//!
+//! Where the processor has no such instruction, browsers make three or four of it, which add two products in 16 bits: on x86-64 that
+//! saturates beyond `FIRST`, and on ARM `-128 * -128` twice wraps around. So results tell [whether it is one](is_one_instruction), which no
+//! clock tells well in a few milliseconds.
 
 use core::arch::wasm32::*;
-#[cfg(test)]
 use core::ops::RangeInclusive;
 
 pub(super) const INSTRUCTION: &str = "i32x4.relaxed_dot_i8x16_i7x16_add_s";
 
 /// First operands whose products with any byte are exact: `2 * 64 * 255 < 2^15`.
-#[cfg(test)]
 pub(super) const FIRST: RangeInclusive<i32> = -64..=63;
 
 /// `sum + Σ bytes * inputs` of each lane's four.
@@ -28,7 +28,7 @@ pub(super) fn zero_point() -> i32 {
     if product(1, 128) > 0 { 128 } else { 0 }
 }
 
-/// Whether the processor has this instruction: all products are what [`zero_point`] says. Of another result no kernel could make use.
+/// Whether the processor has this instruction: all products are what [`zero_point`] says, beyond what kernels need.
 pub(super) fn is_one_instruction() -> bool {
     is_exact_with([-128, -127, -65, -64, -1, 1, 63, 64, 126, 127])
 }
@@ -60,7 +60,10 @@ mod tests {
 
     #[wasm_bindgen_test::wasm_bindgen_test]
     fn one_instruction_saturates_nowhere() {
-        let largest = product(127, (127 + zero_point()) as u8);
-        assert_eq!(is_one_instruction(), largest == 4 * 127 * (127 + zero_point()), "{largest}");
+        let extremes = [127, -128].map(|extreme| {
+            let second = extreme + zero_point();
+            product(extreme as i8, second as u8) == 4 * extreme * second
+        });
+        assert_eq!(is_one_instruction(), extremes == [true; 2], "{extremes:?}");
     }
 }
