@@ -59,8 +59,17 @@ export class Page {
     const key = `${role} ${name}`;
     const known = this.#found.get(key);
     if (known) return known;
+    /** @type {unknown[]} */
+    const failures = [];
     for (const candidate of await this.driver.findElements(By.css(CANDIDATES[role]))) {
-      const [itsRole, itsName] = [await candidate.getAriaRole(), await candidate.getAccessibleName()];
+      let itsRole, itsName;
+      try {
+        [itsRole, itsName] = [await candidate.getAriaRole(), await candidate.getAccessibleName()];
+      } catch (error) {
+        // Some page loads in WebKit: its driver then knows neither role nor name of a button that is not shown. Others stand behind it.
+        failures.push(error);
+        continue;
+      }
       // A file input's role differs between browsers, and WebKit adds the words on its button to the name.
       const fits = [role, ALIASES[role]].includes(itsRole) && itsName === name;
       if (role === "file" ? itsName.startsWith(name) : fits) {
@@ -68,7 +77,7 @@ export class Page {
         return candidate;
       }
     }
-    throw new Error(`the page has no ${role} "${name}"`);
+    throw new Error(`the page has no ${role} "${name}"${failures.map((failure) => `; one could not be asked: ${failure}`).join("")}`);
   }
 
   /** So that the failure that `refusal` finds is one of what comes next. */
