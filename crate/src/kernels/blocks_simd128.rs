@@ -11,9 +11,12 @@
 use core::arch::wasm32::*;
 use core::hint::black_box;
 
+use bytemuck::NoUninit;
+
 use super::quantise::Scale;
 use super::quantised::{Dots, Quantised, Scales, TILE};
 use super::simd128::Simd128;
+use super::stream::Stream;
 use super::{BLOCK, Entry, Lanes, PANEL};
 
 /// What is done inside a block.
@@ -92,7 +95,7 @@ pub(super) struct Input<I, const M: usize> {
     integers: I,
 }
 
-impl<B: Scales, D: BlockDots<B>> Dots<B> for InVectors<D> {
+impl<B: Scales + NoUninit, D: BlockDots<B>> Dots<B> for InVectors<D> {
     const NAME: &'static str = D::NAME;
     const INSTRUCTION: &'static str = D::INSTRUCTION;
     const PASSES: u32 = D::PASSES;
@@ -115,10 +118,11 @@ impl<B: Scales, D: BlockDots<B>> Dots<B> for InVectors<D> {
 
     #[inline(never)]
     fn row(self, panels: &[B], x: &[Self::Input<1>], sums: &mut [Entry]) {
-        let steps = Steps::never();
+        let (steps, stream) = (Steps::never(), Stream::of(panels));
         for (panel, sums) in panels.chunks_exact(x.len().max(1)).zip(sums) {
             let (mut a, mut b, mut c, mut d) = (load(sums, 0), load(sums, 1), load(sums, 2), load(sums, 3));
             for (block, x) in panel.iter().zip(x) {
+                stream.reaches(block);
                 let [p, q, r, s] = self.0.row(block, &x.integers, steps);
                 let scale = f32x4_splat(x.scales[0]);
                 a = scaled(a, p, scales(block.scales(), 0), scale);

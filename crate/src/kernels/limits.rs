@@ -7,6 +7,7 @@
 
 use std::hint::black_box;
 
+use super::stream::{PAGE, Stream};
 use super::{Entry, Lanes};
 
 /// Independent accumulators of a peak: with two operands, they fill the 15 registers that V8 has for vectors on
@@ -62,11 +63,19 @@ pub fn read(data: &[Entry]) -> u64 {
     #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
     let lanes = super::portable::Portable;
     let mut sums = [lanes.splat(0.0); 4];
-    for entry in data {
-        for (sum, v) in sums.iter_mut().zip(entry.as_chunks().0) {
-            *sum = lanes.add(*sum, lanes.load(v));
+    let mut add = |entries: &[Entry]| {
+        for entry in entries {
+            for (sum, v) in sums.iter_mut().zip(entry.as_chunks().0) {
+                *sum = lanes.add(*sum, lanes.load(v));
+            }
         }
+    };
+    let (pages, rest) = data.as_chunks::<{ PAGE / size_of::<Entry>() }>();
+    for page in pages {
+        Stream::of(data).reaches(page);
+        add(page);
     }
+    add(rest);
     black_box(sums.map(|sum| lanes.sum(sum)));
     size_of_val(data) as u64
 }

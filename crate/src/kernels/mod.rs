@@ -119,6 +119,7 @@ mod relaxed_dot;
 pub mod relaxed_simd;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 pub mod simd128;
+mod stream;
 mod vector;
 
 #[cfg(test)]

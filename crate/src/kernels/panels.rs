@@ -24,6 +24,7 @@ use std::ops::Range;
 
 use super::block::{copy, padded};
 use super::quantised::check_panels;
+use super::stream::{PAGE, Stream};
 use super::{Entry, Lanes, MatrixKernel, PANEL};
 
 /// The most rows of `x` that a tile can have.
@@ -35,6 +36,9 @@ pub(super) const K_BLOCK: usize = 256;
 
 /// Rows of `x` that are packed at a time: bounds the scratch memory to 384 KiB. A multiple of every tile.
 pub(super) const M_BLOCK: usize = 384;
+
+/// Entries of a panel in a page of memory.
+const PAGE_ENTRIES: usize = PAGE / size_of::<Entry>();
 
 /// Products with panels of `f32` on the instruction set `L`, `TILE` rows of `x` at a time.
 #[derive(Clone, Copy, Debug)]
@@ -55,14 +59,24 @@ impl<L: Lanes, const TILE: usize> MatrixKernel<Entry> for F32Panels<L, TILE> {
         if let Some(bias) = bias {
             y.copy_from_slice(bias);
         }
+        let stream = Stream::of(panels);
+        let (x, x_rest) = x.as_chunks::<PAGE_ENTRIES>();
+        let product = |panel: &[Entry], sums: &mut Entry| {
+            let (pages, rest) = panel.as_chunks::<PAGE_ENTRIES>();
+            for (page, x) in pages.iter().zip(x) {
+                stream.reaches(page);
+                row(self.0, page, x, sums);
+            }
+            row(self.0, rest, x_rest, sums);
+        };
         let mut panels = panels.chunks_exact(k.max(1));
         let (whole, rest) = y.as_chunks_mut::<PANEL>();
         for (y, panel) in whole.iter_mut().zip(panels.by_ref()) {
-            row(self.0, panel, x, y);
+            product(panel, y);
         }
         if let Some(panel) = panels.next() {
             let mut sums = padded(rest, 0.0);
-            row(self.0, panel, x, &mut sums);
+            product(panel, &mut sums);
             rest.copy_from_slice(&sums[..rest.len()]);
         }
     }

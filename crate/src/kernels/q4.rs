@@ -14,12 +14,14 @@
 
 use std::ops::Range;
 
+use bytemuck::NoUninit;
+
 use super::quantise::{Scale, extremes, round};
 use super::quantised::{QuantisedBlock, Scales};
 use super::{BLOCK, Block, MatrixKernel, PANEL, block::Tile};
 
 /// 16 rows by 32 columns of 4-bit weights. (GGUF's `Q4_0` has the same values in another order.)
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, NoUninit)]
 #[repr(C, align(16))]
 pub struct Q4Block {
     pub(super) scales: [Scale; PANEL],

@@ -21,12 +21,14 @@
 
 use std::ops::Range;
 
+use bytemuck::NoUninit;
+
 use super::quantise::{LEVELS_I8, Scale, extremes, integer};
 use super::quantised::{QuantisedBlock, Scales};
 use super::{BLOCK, Block, MatrixKernel, PANEL, block::Tile};
 
 /// 16 rows by 32 columns of 8-bit integers: `[k / 2][row / 8][4 (row % 4) + 2 (k % 2) + row / 4 % 2]`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, NoUninit)]
 #[repr(C, align(16))]
 pub(super) struct Integers(pub(super) [[[u8; 16]; PANEL / 8]; BLOCK / 2]);
 
@@ -34,7 +36,7 @@ pub(super) struct Integers(pub(super) [[[u8; 16]; PANEL / 8]; BLOCK / 2]);
 pub(super) const ZERO_POINT: i32 = 128;
 
 /// 16 rows by 32 columns of 8-bit weights. (GGUF's `Q8_0` has the same values in another order.)
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, NoUninit)]
 #[repr(C, align(16))]
 pub struct Q8Block {
     pub(super) scales: [Scale; PANEL],

@@ -2,12 +2,14 @@
 //!
 //! Every operation is one that IEEE 754 rounds in one way only, so all builds and browsers get the same integers.
 
+use bytemuck::{Pod, Zeroable};
+
 use super::{BLOCK, PANEL, block::Tile};
 
 /// A scale of 16 bits: a bfloat16, the upper half of an `f32`.
 ///
 /// Its 8 bits of precision cost nothing: weights are rounded with the scale that is kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct Scale(pub(super) u16);
 
