@@ -10,6 +10,8 @@
 
 use std::cell::Cell;
 
+#[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+use super::Q8QuadBlock;
 use super::limits::{self, Peak};
 use super::{Block, MatrixKernel, Q4Block, Q8Block};
 
@@ -40,12 +42,39 @@ pub fn calibrate(now: &dyn Fn() -> f64) {
     Q4.set(Some(fastest(&q4, limits::peaks(), slice, now)));
 }
 
-/// The kernel of 8-bit weights that was chosen; before that the preferred one.
-pub fn q8() -> &'static dyn MatrixKernel<Q8Block> {
-    Q8.get().unwrap_or_else(|| candidates(Q8Block::kernels())[0])
+/// The kernel of 8-bit weights, and so the order that they are packed in.
+#[derive(Clone, Copy)]
+pub enum Q8Kernel {
+    /// Pairs of columns: see [`Q8Block`].
+    Pairs(&'static dyn MatrixKernel<Q8Block>),
+    /// Quads of columns: see [`Q8QuadBlock`].
+    #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+    Quads(&'static dyn MatrixKernel<Q8QuadBlock>),
 }
 
-/// The same of 4-bit weights.
+impl Q8Kernel {
+    /// See [`MatrixKernel::name`].
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pairs(kernel) => kernel.name(),
+            #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+            Self::Quads(kernel) => kernel.name(),
+        }
+    }
+}
+
+/// The kernel of 8-bit weights: that of quads where the processor has its instruction, or else the one that was chosen, or before that the
+/// preferred one.
+pub fn q8() -> Q8Kernel {
+    #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+    if let Some(kernel) = Q8QuadBlock::kernels().iter().find(|kernel| kernel.has_instruction() == Some(true))
+    {
+        return Q8Kernel::Quads(*kernel);
+    }
+    Q8Kernel::Pairs(Q8.get().unwrap_or_else(|| candidates(Q8Block::kernels())[0]))
+}
+
+/// The kernel of 4-bit weights that was chosen, or before that the preferred one.
 pub fn q4() -> &'static dyn MatrixKernel<Q4Block> {
     Q4.get().unwrap_or_else(|| candidates(Q4Block::kernels())[0])
 }

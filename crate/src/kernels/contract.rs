@@ -5,7 +5,7 @@
 pub(super) mod matrix_kernel;
 pub(super) mod vector_kernel;
 
-/// Stamps the contract on one kernel: its precision (`f32`, `q8`, `q4`) or `vector`, the name that must be the one that runs, and a
+/// Stamps the contract on one kernel: its precision (`f32`, `q8`, `q8_quads`, `q4`) or `vector`, the name that must be the one that runs, and a
 /// reference to it.
 macro_rules! kernel_contract {
     (f32, $name:literal, $kernel:expr) => {
@@ -14,6 +14,9 @@ macro_rules! kernel_contract {
     };
     (q8, $name:literal, $kernel:expr) => {
         $crate::kernels::contract::kernel_contract!(@matrix q8_contract, $crate::kernels::Q8Block, $name, $kernel,);
+    };
+    (q8_quads, $name:literal, $kernel:expr) => {
+        $crate::kernels::contract::kernel_contract!(@matrix q8_contract, $crate::kernels::Q8QuadBlock, $name, $kernel,);
     };
     (q4, $name:literal, $kernel:expr) => {
         $crate::kernels::contract::kernel_contract!(@matrix q4_contract, $crate::kernels::Q4Block, $name, $kernel,);

@@ -157,6 +157,10 @@ mod tests {
     use super::*;
     use crate::kernels::{Block, Q4Block, Q8Block};
 
+    fn instructions<B: Block>() -> Vec<(&'static str, &'static str)> {
+        B::kernels().iter().map(|kernel| (kernel.name(), kernel.instruction())).collect()
+    }
+
     #[cfg_attr(target_arch = "wasm32", wasm_bindgen_test::wasm_bindgen_test)]
     #[cfg_attr(not(target_arch = "wasm32"), test)]
     fn every_kernel_has_the_peak_of_its_instruction() {
@@ -164,10 +168,11 @@ mod tests {
             let peak = peaks().iter().find(|peak| peak.instruction == kernel.instruction());
             assert!(peak.is_some_and(|peak| peak.run(3) == 3 * CHAINS as u64 * 4), "{}", kernel.name());
         }
-        let quantised = Q8Block::kernels().iter().map(|kernel| (kernel.name(), kernel.instruction()));
-        let quantised =
-            quantised.chain(Q4Block::kernels().iter().map(|kernel| (kernel.name(), kernel.instruction())));
-        for (name, instruction) in quantised.filter(|(name, _)| *name != "portable") {
+        let mut quantised = instructions::<Q8Block>();
+        quantised.extend(instructions::<Q4Block>());
+        #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+        quantised.extend(instructions::<crate::kernels::Q8QuadBlock>());
+        for (name, instruction) in quantised.into_iter().filter(|(name, _)| *name != "portable") {
             assert!(peaks().iter().any(|peak| peak.instruction == instruction), "{name}: {instruction}");
         }
     }

@@ -5,6 +5,8 @@
 
 use std::hint::black_box;
 
+#[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+use super::Q8QuadBlock;
 use super::{
     Activation, AttentionShape, Block, CacheFormat, Entry, PAGE, Packed, PackedF32, Page, Q4Block, Q8Block,
     VectorKernel, limits, limits::Peak, reference, vector_kernels,
@@ -58,11 +60,15 @@ const CONTEXT: usize = 1000;
 pub fn measure(settings: Settings, now: &dyn Fn() -> f64) -> Result<Vec<Measurement>> {
     check_all::<Entry>();
     check_all::<Q8Block>();
+    #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+    check_all::<Q8QuadBlock>();
     check_all::<Q4Block>();
     vector_kernels().iter().for_each(|kernel| check_vector(*kernel));
     let data = Data::new(settings.rows)?;
     let mut jobs = limit_jobs(&data);
     matrix_jobs(&data.f32, &data.x, &mut jobs);
+    #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+    matrix_jobs(&data.q8_quads, &data.x, &mut jobs);
     matrix_jobs(&data.q8, &data.x, &mut jobs);
     matrix_jobs(&data.q4, &data.x, &mut jobs);
     for kernel in vector_kernels() {
@@ -79,6 +85,8 @@ pub fn measure(settings: Settings, now: &dyn Fn() -> f64) -> Result<Vec<Measurem
 /// What the jobs read.
 struct Data {
     f32: Matrices<Entry>,
+    #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+    q8_quads: Matrices<Q8QuadBlock>,
     q8: Matrices<Q8Block>,
     q4: Matrices<Q4Block>,
     x: Vec<f32>,
@@ -121,8 +129,15 @@ impl Data {
             Ok(pages)
         };
         let pages = [("f32", pages(CacheFormat::F32)?), ("q8", pages(CacheFormat::Q8)?)];
-        let (f32, q8, q4) = (Matrices::new(rows, &x)?, Matrices::new(rows, &x)?, Matrices::new(rows, &x)?);
-        Ok(Self { f32, q8, q4, x, pages })
+        Ok(Self {
+            f32: Matrices::new(rows, &x)?,
+            #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+            q8_quads: Matrices::new(rows, &x)?,
+            q8: Matrices::new(rows, &x)?,
+            q4: Matrices::new(rows, &x)?,
+            x,
+            pages,
+        })
     }
 }
 
@@ -207,14 +222,21 @@ fn limit_jobs(data: &Data) -> Vec<Job<'_>> {
 /// Every peak, and how many of its multiply-adds are one of a product: see [`MatrixKernel::passes`].
 fn peaks() -> Vec<(&'static Peak, u32)> {
     let mut peaks: Vec<_> = limits::peaks().iter().map(|peak| (peak, 1)).collect();
-    let q8 = Q8Block::kernels().iter().map(|kernel| (kernel.instruction(), kernel.passes()));
-    let q4 = Q4Block::kernels().iter().map(|kernel| (kernel.instruction(), kernel.passes()));
-    for (instruction, passes) in q8.chain(q4) {
+    let mut used = instructions::<Q8Block>();
+    used.extend(instructions::<Q4Block>());
+    #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+    used.extend(instructions::<Q8QuadBlock>());
+    for (instruction, passes) in used {
         let peak = limits::peaks().iter().find(|peak| peak.instruction == instruction);
         let known = peaks.iter().any(|(peak, of)| (peak.instruction, *of) == (instruction, passes));
         peaks.extend(peak.filter(|_| !known).map(|peak| (peak, passes)));
     }
     peaks
+}
+
+/// What the kernels of a precision run on.
+fn instructions<B: Block>() -> Vec<(&'static str, u32)> {
+    B::kernels().iter().map(|kernel| (kernel.instruction(), kernel.passes())).collect()
 }
 
 /// Both regimes of every kernel of a precision.

@@ -23,7 +23,8 @@
 //!   …                            entry 0 of panel 1:  column 0 of rows 16..32
 //! ```
 //!
-//! Of 8 and 4 bits a block is 32 columns with a scale for each row: [`Q8Block`], [`Q4Block`]. The last panel is padded with rows of
+//! Of 8 and 4 bits a block is 32 columns with a scale for each row: [`Q8Block`], [`Q4Block`]; and `Q8QuadBlock`, the values of the first
+//! in the order that some processors multiply, which is decided before weights are packed ([`calibrate::Q8Kernel`]). The last panel is padded with rows of
 //! zeros. The KV cache is made of such panels too ([`Page`]), of `f32` or of 8-bit integers: keys are panels of positions, values panels
 //! of head dimensions, so that attention runs on the same two loops as a linear layer.
 //!
@@ -48,7 +49,7 @@
 //! | precision | `portable.rs` | simd128 | relaxed SIMD |
 //! |---|---|---|---|
 //! | `f32` | `panels.rs` with a token | `panels.rs` with a token | `panels.rs` with a token |
-//! | `q8` | `q8.rs` | `q8_simd128.rs` | `q8_relaxed.rs` |
+//! | `q8` | `q8.rs` | `q8_simd128.rs` | `q8_relaxed.rs`, of weights as in `q8_quads.rs` |
 //! | `q4` | `q4.rs` | `q4_simd128.rs` | `q4_relaxed.rs` with the sums of `q4_relaxed_i32.rs` or `q4_relaxed_i16.rs` |
 //!
 //! An instruction of relaxed SIMD is one of the processor's on some processors and a sequence on others, and may do more than its
@@ -81,7 +82,8 @@
 //! of a simd128 kernel in both builds.
 //!
 //! A new precision is a type that implements [`Block`], its list of kernels, and an arm in `layers::matrix` and
-//! [`crate::layers::Precision`].
+//! [`crate::layers::Precision`]. Another order of the weights of a precision, for a kernel that wants it, is such a type too, with a name in
+//! `kernel_contract!` and an arm in `layers::matrix`: `q8_quads.rs` is one.
 
 mod attention;
 mod block;
@@ -106,6 +108,8 @@ mod q4_relaxed_i32;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod q4_simd128;
 mod q8;
+#[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+mod q8_quads;
 #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
 mod q8_relaxed;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
@@ -135,6 +139,8 @@ pub use page::{CacheFormat, Page};
 pub use panels::F32Panels;
 pub use q4::Q4Block;
 pub use q8::Q8Block;
+#[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+pub use q8_quads::Q8QuadBlock;
 pub use quantise::Scale;
 pub use vector::VectorOperations;
 
@@ -265,11 +271,16 @@ static F32_KERNELS: &[&dyn MatrixKernel<Entry>] = &[
 ];
 
 static Q8_KERNELS: &[&dyn MatrixKernel<Q8Block>] = &[
-    #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
-    &q8_relaxed::KERNEL,
     #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
     &q8_simd128::KERNEL,
     #[cfg(any(test, not(all(target_arch = "wasm32", target_feature = "simd128"))))]
+    &portable::QUANTISED,
+];
+
+#[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+static Q8_QUAD_KERNELS: &[&dyn MatrixKernel<Q8QuadBlock>] = &[
+    &q8_relaxed::KERNEL,
+    #[cfg(test)]
     &portable::QUANTISED,
 ];
 

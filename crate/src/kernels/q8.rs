@@ -59,6 +59,13 @@ impl Integers {
     }
 }
 
+/// The scales of a tile's rows, and their reciprocals.
+#[inline(always)]
+pub(super) fn scales(tile: &Tile) -> ([Scale; PANEL], [f32; PANEL]) {
+    let scales = extremes(tile).map(|extreme| Scale::nearest(extreme.abs() / LEVELS_I8 as f32));
+    (scales, scales.map(|scale| 1.0 / scale.to_f32()))
+}
+
 /// The byte that means zero.
 #[inline(always)]
 fn zero(row: usize) -> u8 {
@@ -126,8 +133,7 @@ impl Block for Q8Block {
 
     fn pack(tile: &Tile, lanes: Range<usize>, blocks: &mut [Self]) {
         let [block] = blocks else { panic!("a tile is one block, given {}", blocks.len()) };
-        let scales = extremes(tile).map(|extreme| Scale::nearest(extreme.abs() / LEVELS_I8 as f32));
-        let inverse = scales.map(|scale| 1.0 / scale.to_f32());
+        let (scales, inverse) = scales(tile);
         let mut packed = Self { scales, ..Self::ZERO };
         for (columns, halves) in tile.as_chunks::<2>().0.iter().zip(&mut packed.integers.0) {
             let integers = columns.map(|column| -> [i32; PANEL] {

@@ -3,7 +3,7 @@
 #![allow(clippy::single_range_in_vec_init, reason = "ranges of rows come in lists, and most lists hold one")]
 
 use super::matrix::Matrix;
-use super::{Kernels, Mode, Weights, tensor, with_values};
+use super::{Mode, Weights, tensor, with_values};
 use crate::error::Result;
 use crate::kernels::PANEL;
 use candle_core::Tensor;
@@ -63,7 +63,6 @@ pub struct Linear {
     bias: Option<Vec<f32>>,
     in_features: usize,
     out_features: usize,
-    kernels: Kernels,
 }
 
 impl Linear {
@@ -78,7 +77,8 @@ impl Linear {
         let out_features = parts.iter().map(Rows::count).sum();
         let planning = weights.mode() == Mode::Plan;
         let precision = weights.precision();
-        let mut packed = Matrix::new(precision, if planning { 0 } else { out_features }, in_features)?;
+        let mut packed =
+            Matrix::new(weights.kernels(), precision, if planning { 0 } else { out_features }, in_features)?;
         weights.count_resident(Matrix::bytes(precision, out_features, in_features));
         let mut bias = Vec::new();
         let mut first_row = 0;
@@ -101,7 +101,7 @@ impl Linear {
             bias.len()
         );
         let bias = (!bias.is_empty()).then_some(bias);
-        Ok(Self { weight: Rc::new(packed), bias, in_features, out_features, kernels: weights.kernels() })
+        Ok(Self { weight: Rc::new(packed), bias, in_features, out_features })
     }
 
     /// The packed matrix, to share: a head tied to an embedding holds its weights once.
@@ -118,7 +118,7 @@ impl Linear {
         assert_eq!(in_features, self.in_features, "input of a linear layer");
         let mut y = vec![0.0; seq * self.out_features];
         with_values(x, |x| {
-            self.weight.multiply(self.kernels, seq, x, self.bias.as_deref(), &mut y);
+            self.weight.multiply(seq, x, self.bias.as_deref(), &mut y);
             Ok(())
         })?;
         tensor(y, (seq, self.out_features))

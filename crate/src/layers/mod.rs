@@ -24,7 +24,9 @@ pub use norm::LayerNorm;
 pub use weights::{Mode, Weights};
 
 use crate::error::Result;
-use crate::kernels::{Block, Entry, MatrixKernel, Q4Block, Q8Block, VectorKernel, calibrate};
+use crate::kernels::{
+    Block, Entry, MatrixKernel, Q4Block, Q8Block, VectorKernel, calibrate, calibrate::Q8Kernel,
+};
 use candle_core::{CpuStorage, Device, Shape, Storage, Tensor};
 
 /// How the weights of the matrix products are held. Norms, biases and position tables are `f32` in each.
@@ -64,7 +66,7 @@ pub struct Kernels {
     /// Matrix products over f32 panels.
     pub f32: &'static dyn MatrixKernel<Entry>,
     /// Matrix products over blocks of 8 bits.
-    pub q8: &'static dyn MatrixKernel<Q8Block>,
+    pub q8: Q8Kernel,
     /// Matrix products over blocks of 4 bits.
     pub q4: &'static dyn MatrixKernel<Q4Block>,
     /// Softmax, norms, activations, attention.
