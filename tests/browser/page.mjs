@@ -66,7 +66,7 @@ export class Page {
       try {
         [itsRole, itsName] = [await candidate.getAriaRole(), await candidate.getAccessibleName()];
       } catch (error) {
-        // Some page loads in WebKit: its driver then knows neither role nor name of a button that is not shown. Others stand behind it.
+        // After some loads of the page, WebKit's driver cannot tell the role of a hidden button. The one that is sought may come later.
         failures.push(error);
         continue;
       }

@@ -122,7 +122,7 @@ impl<B: Scales + NoUninit, D: BlockDots<B>> Dots<B> for InVectors<D> {
         for (panel, sums) in panels.chunks_exact(x.len().max(1)).zip(sums) {
             let (mut a, mut b, mut c, mut d) = (load(sums, 0), load(sums, 1), load(sums, 2), load(sums, 3));
             for (block, x) in panel.iter().zip(x) {
-                stream.reaches(block);
+                stream.ask_ahead(block);
                 let [p, q, r, s] = self.0.row(block, &x.integers, steps);
                 let scale = f32x4_splat(x.scales[0]);
                 a = scaled(a, p, scales(block.scales(), 0), scale);
@@ -167,29 +167,7 @@ impl<D> InVectors<D> {
     }
 }
 
-/// A block with a byte for each weight, as the relaxed dots read them: four columns of four rows to a vector.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(16))]
-#[cfg(target_feature = "relaxed-simd")]
-pub(super) struct Bytes {
-    pub(super) scales: [Scale; PANEL],
-    /// `[row / 8][k / 4][row / 4 % 2][4 (row % 4) + k % 4]`, the columns of a group in the order of its kernel.
-    pub(super) bytes: [[[[u8; 16]; 2]; BLOCK / 4]; 2],
-}
-
-#[cfg(target_feature = "relaxed-simd")]
-impl Bytes {
-    pub(super) const ZERO: Self = Self { scales: [Scale(0); PANEL], bytes: [[[[0; 16]; 2]; BLOCK / 4]; 2] };
-}
-
-#[cfg(target_feature = "relaxed-simd")]
-impl Scales for Bytes {
-    fn scales(&self) -> &[Scale; PANEL] {
-        &self.scales
-    }
-}
-
-/// Integers of 8 bits as the bytes that meet [`Bytes`].
+/// Integers of 8 bits as bytes, four columns to a word.
 #[inline(always)]
 #[cfg(target_feature = "relaxed-simd")]
 pub(super) fn quads(integers: &[i32; BLOCK]) -> [v128; BLOCK / 16] {

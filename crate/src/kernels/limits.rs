@@ -7,7 +7,7 @@
 
 use std::hint::black_box;
 
-use super::stream::{PAGE, Stream};
+use super::stream::{PAGE_ENTRIES, Stream};
 use super::{Entry, Lanes};
 
 /// Independent accumulators of a peak: with two operands, they fill the 15 registers that V8 has for vectors on
@@ -70,9 +70,9 @@ pub fn read(data: &[Entry]) -> u64 {
             }
         }
     };
-    let (pages, rest) = data.as_chunks::<{ PAGE / size_of::<Entry>() }>();
+    let (pages, rest) = data.as_chunks::<PAGE_ENTRIES>();
     for page in pages {
-        Stream::of(data).reaches(page);
+        Stream::of(data).ask_ahead(page);
         add(page);
     }
     add(rest);

@@ -63,7 +63,7 @@
 //! 2. For blocks of integers in the vectors of wasm implement `blocks_simd128::BlockDots`: how [`BLOCK`] inputs are held, the dots of a
 //!    block with one row of inputs (`row`) and with a tile of them (`half`), which quads of rows `half` returns (`HALVES`), and what a panel
 //!    becomes before tiles meet it (`unpacked`, whose blocks carry their scales: the panel itself for `q8`, wider bytes for `q4`). The steps
-//!    are written with `unrolled!(… apart by steps …)`, two to a part in `row` and one in `half`; plain code or a loop gives the same
+//!    are written with `unrolled!(… apart by steps …)`, as a rule two to a part in `row` and one in `half`; plain code or a loop gives the same
 //!    bits, slower. The loops around, the scales and the quantising of the inputs come with it, and a `static KERNEL` of `products` is the
 //!    kernel; `q8_simd128.rs` is the one to follow (its layout, and why dots start where they do, are in `q8.rs`; its `Words::pairs` and `dot`
 //!    serve others), and `q8_relaxed.rs` if results tell whether the processor has the instruction
@@ -82,8 +82,9 @@
 //! of a simd128 kernel in both builds.
 //!
 //! A new precision is a type that implements [`Block`], its list of kernels, and an arm in `layers::matrix` and
-//! [`crate::layers::Precision`]. Another order of the weights of a precision, for a kernel that wants it, is such a type too, with a name in
-//! `kernel_contract!` and an arm in `layers::matrix`: `q8_quads.rs` is one.
+//! [`crate::layers::Precision`]. Another order of the weights of a precision, for a kernel that wants it, is such a type too, with its list, a
+//! name in `kernel_contract!`, lines in `measure`, and an arm in `layers::matrix` and in a choice like [`calibrate::Q8Kernel`]:
+//! wherever `Q8QuadBlock` (`q8_quads.rs`) is named.
 
 mod attention;
 mod block;

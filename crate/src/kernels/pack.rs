@@ -312,6 +312,8 @@ mod tests {
     #[cfg_attr(not(target_arch = "wasm32"), test)]
     fn quantised_rows_and_columns_give_the_same_blocks() {
         strips_do_not_show::<Q8Block>();
+        #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+        strips_do_not_show::<crate::kernels::Q8QuadBlock>();
         strips_do_not_show::<Q4Block>();
     }
 

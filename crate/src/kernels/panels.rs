@@ -24,7 +24,7 @@ use std::ops::Range;
 
 use super::block::{copy, padded};
 use super::quantised::check_panels;
-use super::stream::{PAGE, Stream};
+use super::stream::{PAGE_ENTRIES, Stream};
 use super::{Entry, Lanes, MatrixKernel, PANEL};
 
 /// The most rows of `x` that a tile can have.
@@ -36,9 +36,6 @@ pub(super) const K_BLOCK: usize = 256;
 
 /// Rows of `x` that are packed at a time: bounds the scratch memory to 384 KiB. A multiple of every tile.
 pub(super) const M_BLOCK: usize = 384;
-
-/// Entries of a panel in a page of memory.
-const PAGE_ENTRIES: usize = PAGE / size_of::<Entry>();
 
 /// Products with panels of `f32` on the instruction set `L`, `TILE` rows of `x` at a time.
 #[derive(Clone, Copy, Debug)]
@@ -61,10 +58,11 @@ impl<L: Lanes, const TILE: usize> MatrixKernel<Entry> for F32Panels<L, TILE> {
         }
         let stream = Stream::of(panels);
         let (x, x_rest) = x.as_chunks::<PAGE_ENTRIES>();
+        // Page by page of memory, to ask for the next one; what is left of a panel, or all of a short one, asks for none.
         let product = |panel: &[Entry], sums: &mut Entry| {
             let (pages, rest) = panel.as_chunks::<PAGE_ENTRIES>();
             for (page, x) in pages.iter().zip(x) {
-                stream.reaches(page);
+                stream.ask_ahead(page);
                 row(self.0, page, x, sums);
             }
             row(self.0, rest, x_rest, sums);

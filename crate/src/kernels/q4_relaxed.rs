@@ -15,10 +15,10 @@
 use core::arch::wasm32::*;
 use core::marker::PhantomData;
 
-use super::blocks_simd128::{BlockDots, Bytes, Steps, quads, spread, transposed, unrolled};
+use super::blocks_simd128::{BlockDots, Steps, quads, spread, transposed, unrolled};
 use super::q4::{ORDER, ZERO_POINT};
-use super::quantised::TILE;
-use super::{BLOCK, Q4Block};
+use super::quantised::{Scales, TILE};
+use super::{BLOCK, PANEL, Q4Block, Scale};
 
 /// Where the products of a block add up.
 pub(super) trait Sums: Copy + Send + Sync + 'static {
@@ -55,6 +55,25 @@ pub(super) struct Quads<const M: usize> {
     quads: [[i32; M]; BLOCK / 4],
     /// Where the sums of a row of weights start.
     starts: [i32; M],
+}
+
+/// A block with a byte for each weight, as tiles read it: four columns of four rows to a vector.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(16))]
+pub(super) struct Bytes {
+    scales: [Scale; PANEL],
+    /// `[row / 8][k / 4][row / 4 % 2][4 (row % 4) + k % 4]`, the columns of a group in [`ORDER`].
+    bytes: [[[[u8; 16]; 2]; BLOCK / 4]; 2],
+}
+
+impl Bytes {
+    const ZERO: Self = Self { scales: [Scale(0); PANEL], bytes: [[[[0; 16]; 2]; BLOCK / 4]; 2] };
+}
+
+impl Scales for Bytes {
+    fn scales(&self) -> &[Scale; PANEL] {
+        &self.scales
+    }
 }
 
 /// Eight rows by four columns: rows 0..4, rows 4..8.

@@ -14,11 +14,15 @@
 //! Both parts are first operands with which [every byte](super::relaxed_dot) is exact as the second. Where the instruction is one of
 //! the processor's, that is a multiplication for 8 products and no addition, and weights are [packed for it](super::q8_quads); emulated it
 //! is slower than `q8_simd128`.
+//!
+//! All steps of a row are kept apart, where other kernels take two at a time: beside eight sums and both parts of the inputs there are
+//! registers for the weights of one.
 
 use core::arch::wasm32::*;
 use core::hint::black_box;
 
 use super::blocks_simd128::{self, BlockDots, InVectors, Steps, products, spread, transposed, unrolled};
+use super::q8_simd128::starts;
 use super::quantised::{Quantised, TILE};
 use super::relaxed_dot::{self, FIRST, dot};
 use super::{BLOCK, Q8QuadBlock};
@@ -43,13 +47,12 @@ impl<const M: usize> Parts<M> {
     #[inline(always)]
     fn of(integers: &[[i32; BLOCK]; M], zero_point: i32) -> Self {
         const { assert!(*FIRST.start() == -64 && *FIRST.end() == 63, "the range of low parts") };
-        let starts = integers.each_ref().map(|row| -zero_point * row.iter().sum::<i32>());
         let rows: [[i32; BLOCK / 2]; M] = integers.each_ref().map(|row| {
             let high = row.map(|input| (input + 64) >> 7);
             let low: [i32; BLOCK] = std::array::from_fn(|k| row[k] - (high[k] << 7));
             bytemuck::must_cast([blocks_simd128::quads(&high), blocks_simd128::quads(&low)])
         });
-        Self { words: transposed(&rows), starts }
+        Self { words: transposed(&rows), starts: starts(integers, zero_point) }
     }
 }
 
@@ -92,17 +95,15 @@ impl BlockDots<Q8QuadBlock> for ByteQuads {
         let (zero, start) = (i32x4_splat(0), i32x4_splat(x.starts[0]));
         let (mut a, mut b, mut c, mut d) = (zero, zero, zero, zero);
         let (mut p, mut q, mut r, mut s) = (start, start, start, start);
-        unrolled!(PART in 0 1, apart by steps {
-            let [high, low] = [PART, 2 + PART].map(|part| spread(&x.words.as_chunks().0[part]));
-            unrolled!(STEP in 0 1 2 3, apart by steps {
-                let columns = &block.bytes[4 * PART + STEP];
-                let [v, w] = half_of(columns, 0);
-                (a, b) = (dot(a, v, high[STEP]), dot(b, w, high[STEP]));
-                (p, q) = (dot(p, v, low[STEP]), dot(q, w, low[STEP]));
-                let [v, w] = half_of(columns, 1);
-                (c, d) = (dot(c, v, high[STEP]), dot(d, w, high[STEP]));
-                (r, s) = (dot(r, v, low[STEP]), dot(s, w, low[STEP]));
-            });
+        unrolled!(STEP in 0 1 2 3 4 5 6 7, apart by steps {
+            let quad = |part: usize| spread(&x.words.as_chunks().0[part])[STEP % 4];
+            let (high, low) = (quad(STEP / 4), quad(2 + STEP / 4));
+            let [v, w] = half_of(&block.bytes[STEP], 0);
+            (a, b) = (dot(a, v, high), dot(b, w, high));
+            (p, q) = (dot(p, v, low), dot(q, w, low));
+            let [v, w] = half_of(&block.bytes[STEP], 1);
+            (c, d) = (dot(c, v, high), dot(d, w, high));
+            (r, s) = (dot(r, v, low), dot(s, w, low));
         });
         [whole(a, p), whole(b, q), whole(c, r), whole(d, s)]
     }

@@ -37,7 +37,6 @@ pub(super) struct Words<const M: usize> {
 impl<const M: usize> Words<M> {
     #[inline(always)]
     pub(super) fn pairs(integers: &[[i32; BLOCK]; M], zero_point: i32) -> Self {
-        let starts = integers.each_ref().map(|row| -zero_point * row.iter().sum::<i32>());
         let rows: [[i32; BLOCK / 2]; M] = integers.each_ref().map(|row| {
             let pairs: [v128; BLOCK / 8] = std::array::from_fn(|i| {
                 let [low, high]: [v128; 2] = bytemuck::must_cast(row.as_chunks::<8>().0[i]);
@@ -45,8 +44,14 @@ impl<const M: usize> Words<M> {
             });
             bytemuck::must_cast(pairs)
         });
-        Self { words: transposed(&rows), starts }
+        Self { words: transposed(&rows), starts: starts(integers, zero_point) }
     }
+}
+
+/// What a zero point adds to the dots of each row of inputs too much.
+#[inline(always)]
+pub(super) fn starts<const M: usize>(integers: &[[i32; BLOCK]; M], zero_point: i32) -> [i32; M] {
+    integers.each_ref().map(|row| -zero_point * row.iter().sum::<i32>())
 }
 
 /// `sum + Σ weights * inputs` of each lane's pair.
