@@ -28,7 +28,7 @@ pub(super) struct Pairs;
 /// A block of inputs of `M` rows for weights with a zero point.
 #[derive(Clone, Copy)]
 pub(super) struct Words<const M: usize> {
-    /// By [`pairs`](Self::pairs), columns `2 i` and `2 i + 1` of each row, in the low and high half.
+    /// Columns `2 i` and `2 i + 1` of each row, in the low and high half.
     pub(super) words: [[i32; M]; BLOCK / 2],
     /// Where the dots of each row start.
     pub(super) starts: [i32; M],
@@ -48,7 +48,7 @@ impl<const M: usize> Words<M> {
     }
 }
 
-/// What a zero point adds to the dots of each row of inputs too much.
+/// Where the dots of each row of inputs start, so that what a zero point adds to them is taken away.
 #[inline(always)]
 pub(super) fn starts<const M: usize>(integers: &[[i32; BLOCK]; M], zero_point: i32) -> [i32; M] {
     integers.each_ref().map(|row| -zero_point * row.iter().sum::<i32>())
