@@ -126,7 +126,7 @@
  *
  * @typedef {object} MeasureOptions
  * @property {number} [rows] of a matrix of 768 columns, which is held in each precision and should be far larger than the caches;
- *   49,152 if not given, which takes 0.25 GB
+ *   49,152 if not given, which takes 0.3 GB
  * @property {number} [rounds] in which everything is measured in turn; 5 if not given
  * @property {AbortSignal} [signal] rejects the measurement as `cancelled`
  */

@@ -78,7 +78,7 @@ inEveryEngine("this device is measured", (stage) => {
     page = await Page.open(stage.driver, stage.site.url);
     assert.equal(await isOpen(), false);
     await unfold();
-    assert.match(await said(), /seconds.*250 MB.*Nothing leaves this tab/s);
+    assert.match(await said(), /seconds.*300 MB.*Nothing leaves this tab/s);
     await press(MEASURE);
     assert.equal(await page.canPress("Generate"), false);
     assert.match(await page.status(), /Measuring this device/);
