@@ -27,6 +27,9 @@ const failure = (code, message) => Object.assign(new Error(message), { code });
 /** Sizes of config.json that mean something. */
 export const REFUSED_BYTES = 13;
 export const TRAPPING_BYTES = 14;
+/** Those with which a load fails after some steps. */
+export const UNREADABLE_BYTES = 16;
+export const EXHAUSTING_BYTES = 17;
 
 /** A measurement of so many rows traps. */
 export const TRAPPING_ROWS = 15;
@@ -49,6 +52,7 @@ export class Candidate {
   /** @param {NamedBlob[]} files */
   constructor(files) {
     const size = files.find(({ name }) => name === "config.json")?.blob.size;
+    this.size = size;
     if (size === REFUSED_BYTES) throw failure("bad-config", "config.json: refused");
     if (size === TRAPPING_BYTES) crash("panic");
   }
@@ -62,9 +66,36 @@ export class Candidate {
    * @param {(done: number, total: number) => void} onProgress
    */
   load(precision, onProgress) {
-    for (let done = 0; done <= 1000; done++) onProgress(done, 1000);
-    return new Session(precision);
+    return new Loading(this.size, precision, onProgress);
   }
+}
+
+/** Reads in three steps; the second promise is broken, of which only the step after it might tell. */
+class Loading {
+  #step = 0;
+
+  /**
+   * @param {number | undefined} size
+   * @param {string} precision
+   * @param {(done: number, total: number) => void} onProgress
+   */
+  constructor(size, precision, onProgress) {
+    this.size = size;
+    this.precision = precision;
+    this.onProgress = onProgress;
+  }
+
+  step() {
+    this.#step += 1;
+    if (this.#step === 1) return { reading: Promise.resolve() };
+    if (this.#step === 2) return { reading: Promise.reject(new Error("the step after this one says what failed")) };
+    if (this.size === UNREADABLE_BYTES) throw failure("read-failed", "model.safetensors cannot be read");
+    if (this.size === EXHAUSTING_BYTES) crash("memory");
+    for (let done = 0; done <= 1000; done++) this.onProgress(done, 1000);
+    return { session: new Session(this.precision) };
+  }
+
+  free() {}
 }
 
 class Session {

@@ -4,6 +4,8 @@
 //! The same tests run natively and in a dedicated worker of a browser, in both wasm builds.
 
 mod fixture;
+#[path = "models/loading.rs"]
+mod loading;
 #[cfg(not(target_arch = "wasm32"))]
 mod quality;
 #[path = "models/quantised.rs"]

@@ -9,7 +9,7 @@ import { pathToFileURL } from "node:url";
 import { Worker } from "node:worker_threads";
 import { Engine } from "../www/engine.js";
 import { PROTOCOL } from "../www/engine/connection.js";
-import { REFUSED_BYTES, TRAPPING_BYTES, TRAPPING_ROWS } from "./fake-pkg.mjs";
+import { EXHAUSTING_BYTES, REFUSED_BYTES, TRAPPING_BYTES, TRAPPING_ROWS, UNREADABLE_BYTES } from "./fake-pkg.mjs";
 
 /** @import { Answer } from "../www/protocol.js" */
 /** @import { WorkerLike } from "../www/engine/connection.js" */
@@ -220,6 +220,13 @@ test("a checkpoint that is refused, or that traps, leaves the old model", async 
   await assert.rejects(engine.load({ files: [{ name: "notes.txt", blob: new Blob() }] }), { code: "missing-file" });
   assert.deepEqual([1, 2, 3].map((n) => thread(n).ended), [true, true, true]);
   assert.equal((await engine.tokenize("abc")).length, 3);
+});
+
+test("a load that fails while it waits for a file tells why, and the next works", async () => {
+  const { engine } = await start();
+  await assert.rejects(engine.load({ files: files(UNREADABLE_BYTES) }), { code: "read-failed", message: /model.safetensors/ });
+  await assert.rejects(engine.load({ files: files(EXHAUSTING_BYTES) }), { code: "crashed", message: /memory has run out/ });
+  assert.equal((await engine.load({ files: files() })).architecture, "fake");
 });
 
 test("the handshake refuses another protocol, another build, and a site without build.json", async () => {

@@ -192,10 +192,14 @@ async function load({ id }) {
   opened = null;
   let lastNews = -Infinity;
   try {
-    session = candidate.load(precision, (done, total) => {
+    const loading = candidate.load(precision, (done, total) => {
       if (done < total && performance.now() - lastNews < PROGRESS_INTERVAL_MS) return;
       lastNews = performance.now();
       post({ type: "progress", id, stage: "load", done, total });
+    });
+    session = await stepping(loading, () => {
+      const step = loading.step();
+      return step.session ?? step.reading?.then(nothing, nothing);
     });
   } finally {
     await downloads.release();
@@ -292,12 +296,12 @@ async function score({ id, text }) {
 }
 
 /**
- * Calls `step` until it returns something, with a turn of the event loop first and every {@link BATCH_MS}, then frees the stepper; not
- * after a crash, when nothing of the wasm may be touched any more.
+ * Calls `step` until it returns something or a promise of something, with a turn of the event loop first and every {@link BATCH_MS},
+ * then frees the stepper; not after a crash, when nothing of the wasm may be touched any more.
  *
  * @template T
  * @param {{ free: () => void }} stepper
- * @param {() => T | undefined} step
+ * @param {() => T | undefined | Promise<undefined>} step
  * @returns {Promise<T>}
  */
 async function stepping(stepper, step) {
@@ -309,7 +313,7 @@ async function stepping(stepper, step) {
         await turn();
         turnedAt = performance.now();
       }
-      end = step();
+      end = await step();
     }
     stepper.free();
     return end;
@@ -318,6 +322,8 @@ async function stepping(stepper, step) {
     throw error;
   }
 }
+
+const nothing = () => undefined;
 
 const clock = new MessageChannel();
 /** @type {() => void} */

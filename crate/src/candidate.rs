@@ -4,7 +4,7 @@ use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::files::Files;
 use crate::generate::{LOGIT_ROWS, PREFILL_CHUNK};
-use crate::layers::{Cache, Kernels, Precision, STRIP_VALUES, Weights};
+use crate::layers::{Cache, Kernels, Precision, STRIP_VALUES, Weights, at_once};
 use crate::memory;
 use crate::models::{self, Configured, Model, Shape};
 use crate::session::Session;
@@ -87,19 +87,39 @@ impl Candidate {
     /// # Errors
     /// [`Error::MissingTensor`], [`Error::Tensor`], [`Error::Memory`] with the figures.
     pub fn plan(&self, precision: Precision) -> Result<Plan> {
-        let tokenizer = tokenizer_bytes(self.tokenizer.vocabulary());
-        plan(self.configured.as_ref(), Some(&self.checkpoint), tokenizer, precision)
+        let mut ignore_progress = |_, _| {};
+        let weights = Weights::plan(Some(&self.checkpoint), precision, &mut ignore_progress);
+        plan(self.configured.as_ref(), &weights, tokenizer_bytes(self.tokenizer.vocabulary()))
     }
 
     /// Reads and packs the weights. `progress` is told how many bytes of the weight files have been read, of how many.
     ///
     /// # Errors
     /// Those of [`Candidate::plan`], and [`Error::Read`].
+    ///
+    /// # Panics
+    /// Where a source is not [ready](crate::checkpoint::Source::ready), which no source of this crate's natively is.
     pub fn load(self, precision: Precision, progress: &mut dyn FnMut(u64, u64)) -> Result<Session> {
-        let plan = self.plan(precision)?;
+        at_once(self.load_when_ready(precision, progress))
+    }
+
+    /// What [`Candidate::load`] does, waiting wherever a source is not ready.
+    ///
+    /// # Errors
+    /// Those of [`Candidate::load`].
+    pub async fn load_when_ready(
+        self,
+        precision: Precision,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Session> {
+        let mut ignore_progress = |_, _| {};
+        let weights = Weights::plan(Some(&self.checkpoint), precision, &mut ignore_progress);
+        let tokenizer = tokenizer_bytes(self.tokenizer.vocabulary());
+        let plan = plan(self.configured.as_ref(), &weights, tokenizer)?;
         memory::reserve(plan.bytes.weights + plan.bytes.scratch)?;
+        weights.expect_reads();
         let weights = Weights::load(&self.checkpoint, precision, plan.read_bytes, progress);
-        let model = self.configured.build(&weights)?;
+        let model = self.configured.build(&weights).await?;
         let (ignored, kernels) = (weights.ignored(), weights.kernels());
         drop(weights);
         let Self { architecture, shape, tokenizer, .. } = self;
@@ -125,21 +145,15 @@ pub(crate) struct Loaded {
 /// [`Error::Config`], [`Error::Architecture`], [`Error::Memory`] with the figures.
 pub fn estimate(config: &str, precision: Precision) -> Result<Plan> {
     let (_, configured) = models::configure(config)?;
-    let vocabulary = configured.shape().vocabulary;
-    plan(configured.as_ref(), None, tokenizer_bytes(vocabulary), precision)
+    let mut ignore_progress = |_, _| {};
+    let weights = Weights::plan(None, precision, &mut ignore_progress);
+    plan(configured.as_ref(), &weights, tokenizer_bytes(configured.shape().vocabulary))
 }
 
 /// The planning pass, over a checkpoint or over what the config implies.
-fn plan(
-    configured: &dyn Configured,
-    checkpoint: Option<&Checkpoint>,
-    tokenizer: u64,
-    precision: Precision,
-) -> Result<Plan> {
-    let mut ignore_progress = |_, _| {};
-    let weights = Weights::plan(checkpoint, precision, &mut ignore_progress);
-    configured.build(&weights)?;
-    let shape = configured.shape();
+fn plan(configured: &dyn Configured, weights: &Weights<'_>, tokenizer: u64) -> Result<Plan> {
+    at_once(configured.build(weights))?;
+    let (precision, shape) = (weights.precision(), configured.shape());
     let bytes = ModelBytes {
         weights: weights.resident_bytes(),
         cache: Cache::bytes_for(precision, shape.layers, shape.heads, shape.head_dim, shape.context),

@@ -1,6 +1,6 @@
 //! Checkpoints whose matrices are integers with scales, as the site ships its models.
 
-use super::{bits, rows};
+use super::{bits, loading, rows};
 use crate::fixture::{Fixture, GPT2_A};
 use serde_json::{Map, Value, json};
 use vitrine::checkpoint::{BytesSource, Checkpoint, TensorInfo};
@@ -103,6 +103,11 @@ fn integers_with_scales_are_the_floats_that_they_are_worth() {
         assert!(logits(&mut of_integers, &ids) == logits(&mut of_floats, &ids), "{precision:?}");
         assert_eq!(of_integers.info(), of_floats.info());
         assert_eq!(of_integers.info().ignored, [""; 0]);
+        // Their scales, too, are waited for.
+        let [config, tokenizer] = ["config.json", "tokenizer.json"].map(|name| (name, GPT2_A.bytes(name)));
+        let files = [config, tokenizer, ("model.safetensors", &integers)];
+        let (mut late, _) = loading::load(&files, precision);
+        assert!(logits(&mut late, &ids) == logits(&mut of_floats, &ids), "{precision:?}, late");
     }
 }
 

@@ -29,7 +29,19 @@
 /**
  * @typedef {object} Candidate
  * @property {(precision: string) => Plan} plan
- * @property {(precision: string, onProgress: (done: number, total: number) => void) => Session} load consumes the candidate
+ * @property {(precision: string, onProgress: (done: number, total: number) => void) => Loading} load consumes the candidate
+ */
+
+/**
+ * @typedef {object} LoadingStep one of
+ * @property {Promise<unknown>} [reading] to wait for before the next step, whether it is kept or not
+ * @property {Session} [session] the end
+ */
+
+/**
+ * @typedef {object} Loading
+ * @property {() => LoadingStep} step
+ * @property {() => void} free
  */
 
 /**

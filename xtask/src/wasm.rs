@@ -123,6 +123,8 @@ fn optimise(variant: Variant) -> Result<Command> {
 pub(crate) fn optimiser(variant: Variant, from: &Path, to: &Path) -> Result<Command> {
     let mut wasm_opt = command::program("wasm-opt")?;
     wasm_opt.arg("-O3").args(WASM_OPT_FEATURES);
+    // Large functions that are called once stay functions: 9 kB less to download, and no kernel is among them.
+    wasm_opt.arg("--one-caller-inline-max-function-size=300");
     if variant == Variant::Relaxed {
         wasm_opt.arg("--enable-relaxed-simd");
     }

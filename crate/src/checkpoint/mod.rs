@@ -39,11 +39,11 @@ use sniff::Format;
 pub use scaled::Scales;
 #[cfg(not(target_arch = "wasm32"))]
 pub use source::FileSource;
-pub use source::{BytesSource, Source};
+pub use source::{Awaited, BytesSource, Source};
 
 /// Elements read and converted at a time, 1 MiB as f32: what is converted was just read, so it is still in
 /// the cache.
-const STRIP: usize = 256 * 1024;
+pub(crate) const STRIP: usize = 256 * 1024;
 
 /// More dimensions than any weight has.
 const MAX_RANK: usize = 16;
@@ -117,6 +117,18 @@ impl TensorInfo {
     pub(crate) fn bytes_of_first(&self, elements: u64) -> u64 {
         let share = u128::from(self.bytes()) * u128::from(elements) / u128::from(self.elements().max(1));
         share as u64
+    }
+
+    /// Where `elements`, of which there is one at least, lie, their scales first: files and ranges of them.
+    fn stored(&self, elements: Range<u64>) -> Vec<(usize, Range<u64>)> {
+        let mut stored = match &self.dtype {
+            DType::I8(scales) => scales.tensor.stored(scales.of(elements.clone())),
+            _ => Vec::new(),
+        };
+        let width = (self.range.end - self.range.start) / self.elements();
+        let [start, end] = [elements.start, elements.end].map(|element| self.range.start + element * width);
+        stored.push((self.file, start..end));
+        stored
     }
 
     /// The refusal of a tensor whose elements are no floats.
@@ -217,6 +229,22 @@ impl Checkpoint {
     /// Bytes of all tensors as stored; elements that two tensors share count twice.
     pub fn bytes(&self) -> u64 {
         self.tensors.values().map(TensorInfo::bytes).sum()
+    }
+
+    /// Tells the sources that these elements, one at least, will be asked for next: see [`Source::expect`].
+    pub fn expect(&self, tensor: &TensorInfo, elements: Range<u64>) {
+        tensor.stored(elements).into_iter().for_each(|(file, range)| self.files[file].expect(range));
+    }
+
+    /// Waits until these elements, one at least, can be read without blocking: see [`Source::ready`].
+    ///
+    /// # Errors
+    /// [`Error::Read`] where their bytes cannot be had.
+    pub async fn ready(&self, tensor: &TensorInfo, elements: Range<u64>) -> Result<()> {
+        for (file, range) in tensor.stored(elements) {
+            self.files[file].ready(range).await?;
+        }
+        Ok(())
     }
 
     /// Reads the elements `[start_element, start_element + out.len())` of `tensor`, in row-major order, as

@@ -3,7 +3,13 @@
 //! Not responsible for what the bytes mean. Sources over browser files live at the crate's JavaScript
 //! boundary.
 
+use std::ops::Range;
+use std::pin::Pin;
+
 use crate::{Error, Result};
+
+/// Something that is waited for.
+pub type Awaited<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
 /// A file that can be read by range. Nothing here ever asks for the whole of it.
 pub trait Source {
@@ -23,6 +29,17 @@ pub trait Source {
     /// # Errors
     /// [`Error::Read`] where the range passes the end of the file or the bytes cannot be had.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()>;
+
+    /// Told, before a load, which ranges it will ask for, one after the other: bytes that take long to come can be asked for in time.
+    fn expect(&self, _range: Range<u64>) {}
+
+    /// Waits until [`Source::read_at`] has the bytes in `range` at hand. It may be called before them, but then it may block.
+    ///
+    /// # Errors
+    /// [`Error::Read`] where the bytes cannot be had.
+    fn ready(&self, _range: Range<u64>) -> Awaited<'_, Result<()>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
 /// Reads `length` bytes at `offset` into fresh memory, which is reserved only once the range is known to lie

@@ -20,9 +20,9 @@ impl Embedding {
     ///
     /// # Errors
     /// Those of [`Linear::load`].
-    pub fn load(weights: &Weights<'_>, vocabulary: usize, size: usize) -> Result<(Self, Linear)> {
+    pub async fn load(weights: &Weights<'_>, vocabulary: usize, size: usize) -> Result<(Self, Linear)> {
         let rows = Rows::all(weights.clone(), vocabulary).without_bias();
-        let head = Linear::load(&[rows], size, Layout::OutIn)?;
+        let head = Linear::load(&[rows], size, Layout::OutIn).await?;
         Ok((Self { packed: Rc::clone(head.packed()), vocabulary, size }, head))
     }
 
@@ -56,8 +56,8 @@ impl PositionEmbedding {
     ///
     /// # Errors
     /// Those of [`Weights::values`].
-    pub fn load(weights: &Weights<'_>, positions: usize, size: usize, offset: usize) -> Result<Self> {
-        let table = weights.values("weight", &[offset + positions, size])?;
+    pub async fn load(weights: &Weights<'_>, positions: usize, size: usize, offset: usize) -> Result<Self> {
+        let table = weights.values("weight", &[offset + positions, size]).await?;
         Ok(Self { table, size, offset })
     }
 

@@ -72,7 +72,7 @@ impl Linear {
     /// # Errors
     /// [`crate::Error::MissingTensor`], [`crate::Error::Tensor`], [`crate::Error::Read`],
     /// [`crate::Error::Memory`].
-    pub fn load(parts: &[Rows<'_>], in_features: usize, layout: Layout) -> Result<Self> {
+    pub async fn load(parts: &[Rows<'_>], in_features: usize, layout: Layout) -> Result<Self> {
         let weights = &parts[0].weights;
         let out_features = parts.iter().map(Rows::count).sum();
         let planning = weights.mode() == Mode::Plan;
@@ -84,11 +84,11 @@ impl Linear {
         let mut first_row = 0;
         for part in parts {
             match layout {
-                Layout::OutIn => part.pack_out_in(&mut packed, first_row, in_features)?,
-                Layout::InOut => part.pack_in_out(&mut packed, first_row, in_features)?,
+                Layout::OutIn => part.pack_out_in(&mut packed, first_row, in_features).await?,
+                Layout::InOut => part.pack_in_out(&mut packed, first_row, in_features).await?,
             }
             if let Some(name) = part.bias {
-                let values = part.weights.vector(name, part.out_features)?;
+                let values = part.weights.vector(name, part.out_features).await?;
                 if !planning {
                     part.ranges.iter().for_each(|range| bias.extend_from_slice(&values[range.clone()]));
                 }
@@ -126,7 +126,7 @@ impl Linear {
 }
 
 impl Rows<'_> {
-    fn pack_out_in(&self, packed: &mut Matrix, first_row: usize, in_features: usize) -> Result<()> {
+    async fn pack_out_in(&self, packed: &mut Matrix, first_row: usize, in_features: usize) -> Result<()> {
         let shape = [self.out_features, in_features];
         let n_read = self.count() as u64 * in_features as u64;
         let Some(tensor) = self.weights.tensor(self.weight, &shape, n_read)? else { return Ok(()) };
@@ -139,7 +139,7 @@ impl Rows<'_> {
             for start in range.clone().step_by(rows_per_strip) {
                 let rows = rows_per_strip.min(range.end - start);
                 let strip = &mut strip[..rows * in_features];
-                self.weights.read(tensor, (start * in_features) as u64, strip)?;
+                self.weights.read(tensor, (start * in_features) as u64, strip).await?;
                 packed.set_rows(row, strip);
                 row += rows;
             }
@@ -147,7 +147,7 @@ impl Rows<'_> {
         Ok(())
     }
 
-    fn pack_in_out(&self, packed: &mut Matrix, first_row: usize, in_features: usize) -> Result<()> {
+    async fn pack_in_out(&self, packed: &mut Matrix, first_row: usize, in_features: usize) -> Result<()> {
         let width = self.out_features;
         let shape = [in_features, width];
         let n_read = in_features as u64 * width as u64;
@@ -160,7 +160,7 @@ impl Rows<'_> {
         for start in (0..in_features).step_by(columns_per_strip) {
             let columns = columns_per_strip.min(in_features - start);
             let strip = &mut strip[..columns * width];
-            self.weights.read(tensor, (start * width) as u64, strip)?;
+            self.weights.read(tensor, (start * width) as u64, strip).await?;
             let mut row = first_row;
             for range in &self.ranges {
                 packed.set_columns(start, row, strip, width, range.clone());
@@ -175,7 +175,7 @@ impl Rows<'_> {
 mod tests {
     use super::*;
     use crate::checkpoint::{BytesSource, Checkpoint};
-    use crate::layers::{Precision, tensor, with_values};
+    use crate::layers::{Precision, at_once, tensor, with_values};
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -216,7 +216,7 @@ mod tests {
         let mut progress = |_, _| {};
         let root = Weights::load(&checkpoint, Precision::F32, 0, &mut progress);
         let rows = Rows::all(root.pp(name), OUT).ranges(ranges);
-        let linear = Linear::load(&[rows], IN, layout).expect("a layer");
+        let linear = at_once(Linear::load(&[rows], IN, layout)).expect("a layer");
         let x = tensor((0..seq * IN).map(|i| value(i * 3)).collect(), (seq, IN)).expect("an input");
         with_values(&linear.forward(&x).expect("an output"), |y| Ok(y.to_vec())).expect("values")
     }

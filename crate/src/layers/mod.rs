@@ -21,6 +21,7 @@ pub use embedding::{Embedding, PositionEmbedding};
 pub(crate) use linear::STRIP_VALUES;
 pub use linear::{Layout, Linear, Rows};
 pub use norm::LayerNorm;
+pub(crate) use weights::at_once;
 pub use weights::{Mode, Weights};
 
 use crate::error::Result;

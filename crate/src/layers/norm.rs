@@ -19,8 +19,9 @@ impl LayerNorm {
     ///
     /// # Errors
     /// Those of [`Weights::vector`].
-    pub fn load(weights: &Weights<'_>, size: usize, eps: f32) -> Result<Self> {
-        let (weight, bias) = (weights.vector("weight", size)?, weights.vector("bias", size)?);
+    pub async fn load(weights: &Weights<'_>, size: usize, eps: f32) -> Result<Self> {
+        let weight = weights.vector("weight", size).await?;
+        let bias = weights.vector("bias", size).await?;
         Ok(Self { weight, bias, eps, kernels: weights.kernels() })
     }
 

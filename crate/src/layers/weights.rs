@@ -5,12 +5,14 @@
 //! checkpoint that does not fit is refused before anything is read, and the two passes cannot disagree.
 
 use super::{Kernels, Precision};
-use crate::checkpoint::{Checkpoint, DType, TensorInfo};
+use crate::checkpoint::{Checkpoint, DType, STRIP, TensorInfo};
 use crate::error::{Error, Result};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
 /// Whether a pass over the model reads its weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +43,8 @@ struct Pass<'a> {
     used: RefCell<BTreeMap<String, u64>>,
     /// Bytes that the model takes in memory, so far.
     resident: Cell<u64>,
+    /// What a planning pass found that a load will read, in its order: of each tensor the first elements, so many.
+    reads: RefCell<Vec<(&'a TensorInfo, u64)>>,
     /// Bytes of the file that the pass has been through.
     read: Cell<u64>,
     total: u64,
@@ -81,6 +85,7 @@ impl<'a> Weights<'a> {
             kernels: Kernels::preferred(precision),
             used: RefCell::default(),
             resident: Cell::new(0),
+            reads: RefCell::default(),
             read: Cell::new(0),
             total,
             progress: RefCell::new(progress),
@@ -109,20 +114,20 @@ impl<'a> Weights<'a> {
     ///
     /// # Errors
     /// [`Error::MissingTensor`], [`Error::Tensor`], [`Error::Read`].
-    pub fn vector(&self, name: &str, size: usize) -> Result<Vec<f32>> {
-        self.values(name, &[size])
+    pub async fn vector(&self, name: &str, size: usize) -> Result<Vec<f32>> {
+        self.values(name, &[size]).await
     }
 
     /// The whole tensor `name` of that shape as f32, row-major; empty while planning.
     ///
     /// # Errors
     /// [`Error::MissingTensor`], [`Error::Tensor`], [`Error::Read`].
-    pub fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+    pub async fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let n_values = n_values(shape);
         self.count_resident(n_values.saturating_mul(size_of::<f32>() as u64));
         let Some(tensor) = self.tensor(name, shape, n_values)? else { return Ok(Vec::new()) };
         let mut values = vec![0.0; n_values as usize];
-        self.read(tensor, 0, &mut values)?;
+        self.read(tensor, 0, &mut values).await?;
         Ok(values)
     }
 
@@ -149,17 +154,34 @@ impl<'a> Weights<'a> {
             return Ok(Some(tensor));
         }
         self.count_read(tensor, 0..n_read);
+        if n_read > 0 {
+            self.pass.reads.borrow_mut().push((tensor, n_read));
+        }
         Ok(None)
     }
 
     /// Reads values of `tensor` from element `start` on, which must be finite, and reports progress.
-    pub(super) fn read(&self, tensor: &TensorInfo, start: u64, values: &mut [f32]) -> Result<()> {
+    pub(super) async fn read(&self, tensor: &TensorInfo, start: u64, values: &mut [f32]) -> Result<()> {
         let checkpoint = self.pass.checkpoint.expect("only a checkpoint has tensors");
-        checkpoint.read_f32(tensor, start, values)?;
-        tensor.check_finite(start, values)?;
-        self.count_read(tensor, start..start + values.len() as u64);
+        let mut start = start;
+        for values in values.chunks_mut(STRIP) {
+            let end = start + values.len() as u64;
+            checkpoint.ready(tensor, start..end).await?;
+            checkpoint.read_f32(tensor, start, values)?;
+            tensor.check_finite(start, values)?;
+            self.count_read(tensor, start..end);
+            start = end;
+        }
         (self.pass.progress.borrow_mut())(self.pass.read.get().min(self.pass.total), self.pass.total);
         Ok(())
+    }
+
+    /// After a planning pass: tells the sources what a loading pass will read.
+    pub(crate) fn expect_reads(&self) {
+        for (tensor, n_read) in self.pass.reads.borrow().iter() {
+            let checkpoint = self.pass.checkpoint.expect("only a checkpoint has tensors");
+            checkpoint.expect(tensor, 0..*n_read);
+        }
     }
 
     /// Counts the bytes of these elements. Ranges that follow each other count what the whole does, though scales are shared.
@@ -214,6 +236,17 @@ impl<'a> Weights<'a> {
             ("", name) => name.to_owned(),
             (prefix, name) => format!("{prefix}.{name}"),
         }
+    }
+}
+
+/// What a pass that need not wait comes to: a planning pass, and a loading pass over sources that are always ready.
+///
+/// # Panics
+/// Where it has to wait.
+pub(crate) fn at_once<T>(pass: impl Future<Output = T>) -> T {
+    match pin!(pass).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(result) => result,
+        Poll::Pending => panic!("a source is not ready, and nothing here can wait for it"),
     }
 }
 

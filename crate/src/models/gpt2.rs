@@ -12,6 +12,7 @@
 use super::{
     Architecture, Configured, Model, Observer, Shape, TokenIds, check_dimensions, head_dim, parse_config,
 };
+use crate::checkpoint::Awaited;
 use crate::error::Result;
 use crate::layers::{
     Attention, Cache, Embedding, LayerCache, LayerNorm, Layout, Linear, Nonlinearity, PositionEmbedding,
@@ -110,8 +111,8 @@ impl Configured for Config {
         }
     }
 
-    fn build(&self, weights: &Weights<'_>) -> Result<Box<dyn Model>> {
-        Ok(Box::new(Gpt2::load(self, weights)?))
+    fn build<'a>(&'a self, weights: &'a Weights<'_>) -> Awaited<'a, Result<Box<dyn Model>>> {
+        Box::pin(async { Ok(Box::new(Gpt2::load(self, weights).await?) as _) })
     }
 }
 
@@ -124,22 +125,25 @@ struct Gpt2 {
 }
 
 impl Gpt2 {
-    fn load(config: &Config, root: &Weights<'_>) -> Result<Self> {
+    async fn load(config: &Config, root: &Weights<'_>) -> Result<Self> {
         let weights = root.pp_that_has(&["transformer", ""], "wte.weight");
-        let (wte, tied_head) = Embedding::load(&weights.pp("wte"), config.vocab_size, config.n_embd)?;
+        let (wte, tied_head) = Embedding::load(&weights.pp("wte"), config.vocab_size, config.n_embd).await?;
         let lm_head = if config.tie_word_embeddings {
             tied_head
         } else {
             let rows = Rows::all(root.pp("lm_head"), config.vocab_size).without_bias();
-            Linear::load(&[rows], config.n_embd, Layout::OutIn)?
+            Linear::load(&[rows], config.n_embd, Layout::OutIn).await?
         };
+        let wpe = PositionEmbedding::load(&weights.pp("wpe"), config.n_positions, config.n_embd, 0).await?;
+        let mut h = Vec::with_capacity(config.n_layer);
+        for layer in 0..config.n_layer {
+            h.push(Block::load(config, layer, &weights.pp("h").pp(layer)).await?);
+        }
         Ok(Self {
             wte,
-            wpe: PositionEmbedding::load(&weights.pp("wpe"), config.n_positions, config.n_embd, 0)?,
-            h: (0..config.n_layer)
-                .map(|layer| Block::load(config, layer, &weights.pp("h").pp(layer)))
-                .collect::<Result<_>>()?,
-            ln_f: LayerNorm::load(&weights.pp("ln_f"), config.n_embd, config.layer_norm_epsilon)?,
+            wpe,
+            h,
+            ln_f: LayerNorm::load(&weights.pp("ln_f"), config.n_embd, config.layer_norm_epsilon).await?,
             lm_head,
         })
     }
@@ -171,13 +175,14 @@ struct Block {
 }
 
 impl Block {
-    fn load(config: &Config, layer: usize, weights: &Weights<'_>) -> Result<Self> {
-        let norm = |name| LayerNorm::load(&weights.pp(name), config.n_embd, config.layer_norm_epsilon);
+    async fn load(config: &Config, layer: usize, weights: &Weights<'_>) -> Result<Self> {
+        let norm =
+            async |name| LayerNorm::load(&weights.pp(name), config.n_embd, config.layer_norm_epsilon).await;
         Ok(Self {
-            ln_1: norm("ln_1")?,
-            attn: SelfAttention::load(config, layer, &weights.pp("attn"))?,
-            ln_2: norm("ln_2")?,
-            mlp: Mlp::load(config, &weights.pp("mlp"))?,
+            ln_1: norm("ln_1").await?,
+            attn: SelfAttention::load(config, layer, &weights.pp("attn")).await?,
+            ln_2: norm("ln_2").await?,
+            mlp: Mlp::load(config, &weights.pp("mlp")).await?,
         })
     }
 
@@ -195,7 +200,7 @@ struct SelfAttention {
 }
 
 impl SelfAttention {
-    fn load(config: &Config, layer: usize, weights: &Weights<'_>) -> Result<Self> {
+    async fn load(config: &Config, layer: usize, weights: &Weights<'_>) -> Result<Self> {
         let mut scale = 1.0;
         if config.scale_attn_weights {
             scale /= (config.head_dim() as f32).sqrt();
@@ -205,9 +210,9 @@ impl SelfAttention {
         }
         let n = config.n_embd;
         Ok(Self {
-            c_attn: Linear::load(&[Rows::all(weights.pp("c_attn"), 3 * n)], n, Layout::InOut)?,
+            c_attn: Linear::load(&[Rows::all(weights.pp("c_attn"), 3 * n)], n, Layout::InOut).await?,
             attention: Attention::new(config.n_head, config.head_dim(), scale, weights),
-            c_proj: Linear::load(&[Rows::all(weights.pp("c_proj"), n)], n, Layout::InOut)?,
+            c_proj: Linear::load(&[Rows::all(weights.pp("c_proj"), n)], n, Layout::InOut).await?,
         })
     }
 
@@ -225,12 +230,12 @@ struct Mlp {
 }
 
 impl Mlp {
-    fn load(config: &Config, weights: &Weights<'_>) -> Result<Self> {
+    async fn load(config: &Config, weights: &Weights<'_>) -> Result<Self> {
         let (n, inner) = (config.n_embd, config.inner());
         Ok(Self {
-            c_fc: Linear::load(&[Rows::all(weights.pp("c_fc"), inner)], n, Layout::InOut)?,
+            c_fc: Linear::load(&[Rows::all(weights.pp("c_fc"), inner)], n, Layout::InOut).await?,
             act: Nonlinearity::named(&config.activation_function, weights)?,
-            c_proj: Linear::load(&[Rows::all(weights.pp("c_proj"), n)], inner, Layout::InOut)?,
+            c_proj: Linear::load(&[Rows::all(weights.pp("c_proj"), n)], inner, Layout::InOut).await?,
         })
     }
 

@@ -6,6 +6,7 @@
 mod gpt2;
 mod opt;
 
+use crate::checkpoint::Awaited;
 use crate::error::{Error, Result};
 use crate::layers::{Cache, Weights};
 use candle_core::Tensor;
@@ -72,7 +73,7 @@ pub trait Configured {
     ///
     /// # Errors
     /// Those of [`crate::layers::Linear::load`].
-    fn build(&self, weights: &Weights<'_>) -> Result<Box<dyn Model>>;
+    fn build<'a>(&'a self, weights: &'a Weights<'_>) -> Awaited<'a, Result<Box<dyn Model>>>;
 }
 
 /// Every architecture, by `model_type`.

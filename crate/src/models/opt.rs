@@ -13,6 +13,7 @@
 use super::{
     Architecture, Configured, Model, Observer, Shape, TokenIds, check_dimensions, head_dim, parse_config,
 };
+use crate::checkpoint::Awaited;
 use crate::error::Result;
 use crate::layers::{
     Attention, Cache, Embedding, LayerCache, LayerNorm, Layout, Linear, Nonlinearity, PositionEmbedding,
@@ -111,9 +112,9 @@ impl Config {
         if self.enable_bias { rows } else { rows.without_bias() }
     }
 
-    fn norm(&self, weights: &Weights<'_>) -> Result<LayerNorm> {
+    async fn norm(&self, weights: &Weights<'_>) -> Result<LayerNorm> {
         if self.layer_norm_elementwise_affine {
-            LayerNorm::load(weights, self.hidden_size, LAYER_NORM_EPSILON)
+            LayerNorm::load(weights, self.hidden_size, LAYER_NORM_EPSILON).await
         } else {
             Ok(LayerNorm::plain(weights, self.hidden_size, LAYER_NORM_EPSILON))
         }
@@ -139,8 +140,8 @@ impl Configured for Config {
         }
     }
 
-    fn build(&self, weights: &Weights<'_>) -> Result<Box<dyn Model>> {
-        Ok(Box::new(Opt::load(self, weights)?))
+    fn build<'a>(&'a self, weights: &'a Weights<'_>) -> Awaited<'a, Result<Box<dyn Model>>> {
+        Box::pin(async { Ok(Box::new(Opt::load(self, weights).await?) as _) })
     }
 }
 
@@ -155,41 +156,38 @@ struct Opt {
 }
 
 impl Opt {
-    fn load(config: &Config, root: &Weights<'_>) -> Result<Self> {
+    async fn load(config: &Config, root: &Weights<'_>) -> Result<Self> {
         let weights = root.pp_that_has(&["model.decoder", "decoder", ""], "embed_tokens.weight");
         let (hidden, embedding) = (config.hidden_size, config.embedding_size());
         let (embed_tokens, tied_head) =
-            Embedding::load(&weights.pp("embed_tokens"), config.vocab_size, embedding)?;
+            Embedding::load(&weights.pp("embed_tokens"), config.vocab_size, embedding).await?;
         let lm_head = if config.tie_word_embeddings {
             tied_head
         } else {
             let rows = Rows::all(root.pp("lm_head"), config.vocab_size).without_bias();
-            Linear::load(&[rows], embedding, Layout::OutIn)?
+            Linear::load(&[rows], embedding, Layout::OutIn).await?
         };
-        let project = |name, from, to| -> Result<Option<Linear>> {
+        let project = async |name, from, to| -> Result<Option<Linear>> {
+            if embedding == hidden {
+                return Ok(None);
+            }
             let rows = Rows::all(weights.pp(name), to).without_bias();
-            (embedding != hidden).then(|| Linear::load(&[rows], from, Layout::OutIn)).transpose()
+            Ok(Some(Linear::load(&[rows], from, Layout::OutIn).await?))
         };
-        let has_final_norm = config.do_layer_norm_before && !config.remove_final_layer_norm;
-        let positions = config.max_position_embeddings;
-        Ok(Self {
-            embed_tokens,
-            project_in: project("project_in", embedding, hidden)?,
-            embed_positions: PositionEmbedding::load(
-                &weights.pp("embed_positions"),
-                positions,
-                hidden,
-                POSITION_OFFSET,
-            )?,
-            layers: (0..config.num_hidden_layers)
-                .map(|layer| DecoderLayer::load(config, &weights.pp("layers").pp(layer)))
-                .collect::<Result<_>>()?,
-            final_layer_norm: has_final_norm
-                .then(|| config.norm(&weights.pp("final_layer_norm")))
-                .transpose()?,
-            project_out: project("project_out", hidden, embedding)?,
-            lm_head,
-        })
+        let project_in = project("project_in", embedding, hidden).await?;
+        let (positions, place) = (config.max_position_embeddings, weights.pp("embed_positions"));
+        let embed_positions = PositionEmbedding::load(&place, positions, hidden, POSITION_OFFSET).await?;
+        let mut layers = Vec::with_capacity(config.num_hidden_layers);
+        for layer in 0..config.num_hidden_layers {
+            layers.push(DecoderLayer::load(config, &weights.pp("layers").pp(layer)).await?);
+        }
+        let final_layer_norm = if config.do_layer_norm_before && !config.remove_final_layer_norm {
+            Some(config.norm(&weights.pp("final_layer_norm")).await?)
+        } else {
+            None
+        };
+        let project_out = project("project_out", hidden, embedding).await?;
+        Ok(Self { embed_tokens, project_in, embed_positions, layers, final_layer_norm, project_out, lm_head })
     }
 }
 
@@ -230,13 +228,13 @@ struct DecoderLayer {
 }
 
 impl DecoderLayer {
-    fn load(config: &Config, weights: &Weights<'_>) -> Result<Self> {
+    async fn load(config: &Config, weights: &Weights<'_>) -> Result<Self> {
         Ok(Self {
             norm_before: config.do_layer_norm_before,
-            self_attn_layer_norm: config.norm(&weights.pp("self_attn_layer_norm"))?,
-            self_attn: SelfAttention::load(config, &weights.pp("self_attn"))?,
-            final_layer_norm: config.norm(&weights.pp("final_layer_norm"))?,
-            feed_forward: FeedForward::load(config, weights)?,
+            self_attn_layer_norm: config.norm(&weights.pp("self_attn_layer_norm")).await?,
+            self_attn: SelfAttention::load(config, &weights.pp("self_attn")).await?,
+            final_layer_norm: config.norm(&weights.pp("final_layer_norm")).await?,
+            feed_forward: FeedForward::load(config, weights).await?,
         })
     }
 
@@ -260,15 +258,15 @@ struct SelfAttention {
 }
 
 impl SelfAttention {
-    fn load(config: &Config, weights: &Weights<'_>) -> Result<Self> {
+    async fn load(config: &Config, weights: &Weights<'_>) -> Result<Self> {
         let hidden = config.hidden_size;
         let rows = |name| config.rows(weights.pp(name), hidden);
         let qkv = [rows("q_proj"), rows("k_proj"), rows("v_proj")];
         let scale = 1.0 / (config.head_dim() as f32).sqrt();
         Ok(Self {
-            qkv_proj: Linear::load(&qkv, hidden, Layout::OutIn)?,
+            qkv_proj: Linear::load(&qkv, hidden, Layout::OutIn).await?,
             attention: Attention::new(config.num_attention_heads, config.head_dim(), scale, weights),
-            out_proj: Linear::load(&[rows("out_proj")], hidden, Layout::OutIn)?,
+            out_proj: Linear::load(&[rows("out_proj")], hidden, Layout::OutIn).await?,
         })
     }
 
@@ -286,13 +284,15 @@ struct FeedForward {
 }
 
 impl FeedForward {
-    fn load(config: &Config, weights: &Weights<'_>) -> Result<Self> {
+    async fn load(config: &Config, weights: &Weights<'_>) -> Result<Self> {
         let (hidden, inner) = (config.hidden_size, config.ffn_dim);
-        let load = |name, from, to| Linear::load(&[config.rows(weights.pp(name), to)], from, Layout::OutIn);
+        let load = async |name, from, to| {
+            Linear::load(&[config.rows(weights.pp(name), to)], from, Layout::OutIn).await
+        };
         Ok(Self {
-            fc1: load("fc1", hidden, inner)?,
+            fc1: load("fc1", hidden, inner).await?,
             act: Nonlinearity::named(&config.activation_function, weights)?,
-            fc2: load("fc2", inner, hidden)?,
+            fc2: load("fc2", inner, hidden).await?,
         })
     }
 

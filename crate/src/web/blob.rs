@@ -1,104 +1,42 @@
 //! A file of the browser as a checkpoint's source: a `File`, a `Blob`, or a file of the origin private file system.
 
-use crate::checkpoint::Source;
+use super::blocks::Blocks;
+use crate::checkpoint::{Awaited, Source};
 use crate::error::{Error, Result};
-use std::cell::RefCell;
-use std::ops::RangeInclusive;
+use std::ops::Range;
 use std::rc::Rc;
 use wasm_bindgen::prelude::*;
-use web_sys::{Blob, FileReaderSync};
+use web_sys::Blob;
 
-/// Bytes that the browser is asked for at a time: an eighth of a file, but no fewer and no more than these. Each slice costs it some
-/// milliseconds, whatever its length: in Chromium 0.5 GB load in 1.2 s by blocks of 32 MB, in 1.5 s by blocks of 8 MB, and in 2.7 s by
-/// strips of 1 MB.
-const BLOCK: RangeInclusive<u64> = 1 << 20..=32 << 20;
-
-fn block_length(file_length: u64) -> u64 {
-    (file_length / 8).clamp(*BLOCK.start(), *BLOCK.end())
-}
-
-/// Reads a `Blob` by slices, synchronously, as only a worker may.
+/// Reads a `Blob` by slices, as only a worker may: ahead of time where a load says what it will read, and otherwise synchronously.
 pub(super) struct BlobSource {
     name: String,
-    blob: Blob,
-    /// Which of the files that share the blocks this one is.
+    /// Which of the files in `blocks` this one is.
     file: usize,
-    block_length: u64,
     blocks: Rc<Blocks>,
 }
 
-/// What was read last of some files, however many they are.
-struct Blocks {
-    reader: FileReaderSync,
-    /// The one used last at the end.
-    kept: RefCell<Vec<Block>>,
-}
-
-struct Block {
-    file: usize,
-    number: u64,
-    bytes: js_sys::Uint8Array,
-}
-
-impl Blocks {
-    /// A model takes the tensors of a layer in another order than the file has them.
-    const MOST: usize = 2;
-
-    /// Block `number` of that file, which `read` has the bytes of if they are not here.
-    fn get(
-        &self,
-        file: usize,
-        number: u64,
-        read: impl FnOnce() -> Result<js_sys::Uint8Array>,
-    ) -> Result<js_sys::Uint8Array> {
-        let mut kept = self.kept.borrow_mut();
-        let block = match kept.iter().position(|block| (block.file, block.number) == (file, number)) {
-            Some(index) => kept.remove(index),
-            None => {
-                // Before the next is read, so that there are never more.
-                if kept.len() == Self::MOST {
-                    kept.remove(0);
-                }
-                Block { file, number, bytes: read()? }
-            }
-        };
-        let bytes = block.bytes.clone();
-        kept.push(block);
-        Ok(bytes)
-    }
-}
-
 impl BlobSource {
-    /// The sources of `files`, each a `{ name, blob }`.
-    pub(super) fn open(files: &js_sys::Array) -> std::result::Result<Vec<Self>, JsValue> {
-        let blocks = Rc::new(Blocks { reader: FileReaderSync::new()?, kept: RefCell::default() });
-        let sources = files.iter().enumerate().map(|(file, given)| {
-            let name = js_sys::Reflect::get(&given, &"name".into())?.as_string().unwrap_or_default();
-            let blob = js_sys::Reflect::get(&given, &"blob".into())?.dyn_into::<Blob>()?;
-            let block_length = block_length(blob.size() as u64);
-            Ok(Self { name, blob, file, block_length, blocks: Rc::clone(&blocks) })
-        });
-        sources.collect()
+    /// The sources of `files`, each a `{ name, blob }`, and the blocks that they share.
+    pub(super) fn open(files: &js_sys::Array) -> std::result::Result<(Vec<Self>, Rc<Blocks>), JsValue> {
+        let (mut names, mut blobs) = (Vec::new(), Vec::new());
+        for given in files.iter() {
+            names.push(js_sys::Reflect::get(&given, &"name".into())?.as_string().unwrap_or_default());
+            blobs.push(js_sys::Reflect::get(&given, &"blob".into())?.dyn_into::<Blob>()?);
+        }
+        let blocks = Rc::new(Blocks::of(blobs)?);
+        let source = |(file, name)| Self { name, file, blocks: Rc::clone(&blocks) };
+        Ok((names.into_iter().enumerate().map(source).collect(), blocks))
     }
 
     fn failed(&self, offset: u64, problem: String) -> Error {
         Error::Read { file: self.name.clone(), offset, problem }
     }
 
-    fn read_block(&self, number: u64) -> Result<js_sys::Uint8Array> {
-        let start = number * self.block_length;
-        let end = self.len().min(start + self.block_length);
-        let read = || -> std::result::Result<_, JsValue> {
-            let slice = self.blob.slice_with_f64_and_f64(start as f64, end as f64)?;
-            Ok(js_sys::Uint8Array::new(&self.blocks.reader.read_as_array_buffer(&slice)?.into()))
-        };
-        let bytes =
-            read().map_err(|error| self.failed(start, format!("the browser cannot read it: {error:?}")))?;
-        if u64::from(bytes.length()) != end - start {
-            let problem = format!("expected {} bytes, found {}", end - start, bytes.length());
-            return Err(self.failed(start, problem));
-        }
-        Ok(bytes)
+    /// The blocks that `range` lies in.
+    fn blocks_of(&self, range: &Range<u64>) -> Range<u64> {
+        let length = self.blocks.length(self.file);
+        range.start / length..range.end.div_ceil(length)
     }
 }
 
@@ -108,8 +46,7 @@ impl Source for BlobSource {
     }
 
     fn len(&self) -> u64 {
-        // A JavaScript number: exact to 2^53, far beyond any file.
-        self.blob.size() as u64
+        self.blocks.file_length(self.file)
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
@@ -118,16 +55,32 @@ impl Source for BlobSource {
             let problem = format!("expected {} bytes, the file has {length}", buffer.len());
             return Err(self.failed(offset, problem));
         }
+        let block_length = self.blocks.length(self.file);
         let (mut offset, mut rest) = (offset, buffer);
         while !rest.is_empty() {
-            let (number, within) = (offset / self.block_length, offset % self.block_length);
-            let (here, later) = rest.split_at_mut(rest.len().min((self.block_length - within) as usize));
-            let block = self.blocks.get(self.file, number, || self.read_block(number))?;
+            let (number, within) = (offset / block_length, offset % block_length);
+            let (here, later) = rest.split_at_mut(rest.len().min((block_length - within) as usize));
+            let block = self.blocks.get((self.file, number));
+            let block = block.map_err(|problem| self.failed(number * block_length, problem))?;
             block.subarray(within as u32, within as u32 + here.len() as u32).copy_to(here);
             offset += here.len() as u64;
             rest = later;
         }
         Ok(())
+    }
+
+    fn expect(&self, range: Range<u64>) {
+        self.blocks_of(&range).for_each(|number| self.blocks.expect((self.file, number)));
+    }
+
+    fn ready(&self, range: Range<u64>) -> Awaited<'_, Result<()>> {
+        Box::pin(async move {
+            for number in self.blocks_of(&range) {
+                let block = self.blocks.fetch((self.file, number)).await;
+                block.map_err(|problem| self.failed(number * self.blocks.length(self.file), problem))?;
+            }
+            Ok(())
+        })
     }
 }
 
@@ -150,7 +103,7 @@ mod tests {
     }
 
     fn sources(files: &[&JsValue]) -> Vec<BlobSource> {
-        BlobSource::open(&files.iter().copied().collect()).unwrap()
+        BlobSource::open(&files.iter().copied().collect()).unwrap().0
     }
 
     #[test]
@@ -178,22 +131,45 @@ mod tests {
     }
 
     #[test]
-    fn of_all_files_together_two_blocks_lie_in_memory() {
-        let files = [file(0, 2 * MIB), file(1, 2 * MIB), file(2, 16 * MIB)];
-        let sources = sources(&[&files[0].1, &files[1].1, &files[2].1]);
-        for start in [0, MIB] {
-            for source in &sources {
-                source.read_at(start as u64, &mut [0; 9]).unwrap();
-            }
+    async fn what_was_waited_for_is_what_is_there() {
+        let files = [file(0, 5 * MIB / 2), file(1, 9 * MIB)];
+        let sources = sources(&[&files[0].1, &files[1].1]);
+        let end = |file: usize| files[file].0.len() as u64;
+        // As it was said, out of order, and of what was not mentioned.
+        let expected = [(1, 0..end(1)), (0, 0..end(0) - 1)];
+        expected.iter().for_each(|(file, range)| sources[*file].expect(range.clone()));
+        let (first, last, across) = (7..9u64, end(1) - 9..end(1), MIB as u64 - 1..MIB as u64 + 1);
+        for (file, range) in
+            [(1, first), (1, across.clone()), (0, across), (1, last), (0, end(0) - 1..end(0))]
+        {
+            sources[file].ready(range.clone()).await.unwrap();
+            let mut read = vec![0; (range.end - range.start) as usize];
+            sources[file].read_at(range.start, &mut read).unwrap();
+            assert!(
+                read == files[file].0[range.start as usize..range.end as usize],
+                "{range:?} of file {file}"
+            );
         }
-        let kept = sources[0].blocks.kept.borrow();
-        let kept: Vec<_> =
-            kept.iter().map(|block| (block.file, block.number, block.bytes.length())).collect();
-        assert_eq!(kept, [(1, 1, MIB as u32), (2, 0, 2 * MIB as u32)]);
+        sources[0].ready(5..5).await.unwrap();
     }
 
     #[test]
-    fn a_block_is_a_part_of_its_file() {
-        assert_eq!([0, 3 << 20, 80 << 20, 1 << 40].map(block_length), [1 << 20, 1 << 20, 10 << 20, 32 << 20]);
+    async fn what_the_browser_cannot_read_is_named() {
+        let (_, given) = file(0, 9 * MIB);
+        let blob = js_sys::Reflect::get(&given, &"blob".into()).unwrap();
+        let slice = js_sys::Function::new_with_args(
+            "start, end",
+            "const part = Blob.prototype.slice.call(this, start, end);
+             if (start > 0) part.arrayBuffer = () => Promise.reject(new Error('it has changed'));
+             return part;",
+        );
+        js_sys::Reflect::set(&blob, &"slice".into(), &slice).unwrap();
+        let source = &sources(&[&given])[0];
+        source.expect(0..source.len());
+        source.ready(0..9).await.unwrap();
+        let error = source.ready(0..3 * MIB as u64).await.unwrap_err();
+        assert_eq!(error.code(), "read-failed");
+        let said = error.to_string();
+        assert!(said.contains("shard-0") && said.contains("it has changed"), "{said}");
     }
 }

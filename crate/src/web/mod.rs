@@ -1,24 +1,28 @@
 //! The JavaScript surface of the crate, and the only room that names a `JsValue`.
 //!
-//! It runs in a dedicated worker: files are read synchronously, and every call blocks. Generation goes step by step, so
-//! that the worker can look for a cancel between two steps. Every failure is thrown as an `Error` with a `code` (see
+//! It runs in a dedicated worker: every call blocks, and headers are read synchronously. A load goes step by step, so that the
+//! browser can read while weights are packed, and so does generation, so that the worker can look for a cancel between two steps. Every failure is thrown as an `Error` with a `code` (see
 //! [`crate::Error::code`]). What the objects below hold is typed in `www/protocol.js`.
 
 #![allow(unreachable_pub, reason = "what is public here is exported to JavaScript, not to Rust")]
 
 mod blob;
+mod blocks;
 mod convert;
 mod crash;
 mod measure;
 
+use crate::checkpoint::Awaited;
 use crate::generate::{Run, Scoring};
 use crate::{Files, Precision, Ticket};
 use blob::BlobSource;
+use blocks::Blocks;
 use convert::{precision_of, thrown, to_js};
 use serde::Serialize;
 use serde_json::json;
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 use wasm_bindgen::prelude::*;
 
 /// The instruction set that this build was made for.
@@ -56,6 +60,7 @@ pub fn estimate(config: &str, precision: &str) -> JsResult<JsValue> {
 #[wasm_bindgen]
 pub struct Candidate {
     inner: crate::Candidate,
+    blocks: Rc<Blocks>,
 }
 
 #[wasm_bindgen]
@@ -63,8 +68,9 @@ impl Candidate {
     /// Opens `files`, an array of `{ name, blob }`.
     #[wasm_bindgen(constructor)]
     pub fn new(files: js_sys::Array) -> JsResult<Candidate> {
-        let files = BlobSource::open(&files)?.into_iter().map(|file| Box::new(file) as _).collect();
-        Ok(Self { inner: crate::Candidate::open(Files::new(files)).map_err(thrown)? })
+        let (sources, blocks) = BlobSource::open(&files)?;
+        let files = Files::new(sources.into_iter().map(|source| Box::new(source) as _).collect());
+        Ok(Self { inner: crate::Candidate::open(files).map_err(thrown)?, blocks })
     }
 
     /// Checks every tensor and the memory; returns what loading would take.
@@ -83,15 +89,44 @@ impl Candidate {
         })))
     }
 
-    /// Reads and packs the weights. `on_progress(done, total)` is told bytes of the weight files.
-    pub fn load(self, precision: &str, on_progress: &js_sys::Function) -> JsResult<Session> {
-        let precision: Precision = precision_of(precision)?;
-        let mut progress = |done: u64, total: u64| {
-            // A listener that throws must not end the load.
-            let _ = on_progress.call2(&JsValue::NULL, &(done as f64).into(), &(total as f64).into());
+    /// Starts to read and pack the weights. `on_progress(done, total)` is told bytes of the weight files.
+    pub fn load(self, precision: &str, on_progress: js_sys::Function) -> JsResult<Loading> {
+        let precision = precision_of(precision)?;
+        let load = async move {
+            let mut progress = |done: u64, total: u64| {
+                // A listener that throws must not end the load.
+                let _ = on_progress.call2(&JsValue::NULL, &(done as f64).into(), &(total as f64).into());
+            };
+            self.inner.load_when_ready(precision, &mut progress).await
         };
-        let session = self.inner.load(precision, &mut progress).map_err(thrown)?;
-        Ok(Session { inner: Rc::new(RefCell::new(session)) })
+        Ok(Loading { load: Box::pin(load), blocks: self.blocks })
+    }
+}
+
+/// A load in progress.
+#[wasm_bindgen]
+pub struct Loading {
+    load: Awaited<'static, crate::Result<crate::Session>>,
+    blocks: Rc<Blocks>,
+}
+
+#[wasm_bindgen]
+impl Loading {
+    /// Packs what has been read: an object whose only key is `session`, the end, or `reading`, a promise to wait for before the next
+    /// step. That says what could not be read, whether or not the promise is kept.
+    pub fn step(&mut self) -> JsResult<JsValue> {
+        // Nobody is woken: the worker steps again by itself.
+        let mut context = Context::from_waker(Waker::noop());
+        let (key, value) = match self.load.as_mut().poll(&mut context) {
+            Poll::Ready(session) => {
+                let inner = Rc::new(RefCell::new(session.map_err(thrown)?));
+                ("session", Session { inner }.into())
+            }
+            Poll::Pending => ("reading", self.blocks.awaited().into()),
+        };
+        let step = js_sys::Object::new();
+        js_sys::Reflect::set(&step, &key.into(), &value)?;
+        Ok(step.into())
     }
 }
 
