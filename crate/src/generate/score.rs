@@ -2,13 +2,14 @@
 
 use super::{Parts, chunk_end, finite};
 use crate::error::{Error, Result};
-use crate::kernels::VectorKernel;
+use crate::kernels::{VectorKernel, WHOLE_TILES};
 use crate::layers::with_values;
 use serde::Serialize;
 
 /// Rows of logits that a score computes at a time: enough for the head to be bounded by arithmetic, few enough that a
-/// vocabulary of 250,000 takes 16 MB.
-pub(crate) const LOGIT_ROWS: usize = 16;
+/// vocabulary of 250,000 takes 24 MB.
+pub(crate) const LOGIT_ROWS: usize = 24;
+const _: () = assert!(LOGIT_ROWS.is_multiple_of(WHOLE_TILES));
 
 /// One token of a scored text.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -1,8 +1,8 @@
 //! The loops over blocks of integers in the vectors of wasm: every lane keeps the sum of a row of weights of its own.
 //!
 //! What is done inside a block is one file for each idea (`q8_simd128`, `q8_relaxed`, `q4_simd128`, `q4_relaxed`); around it, as [`quantised`](super::quantised)
-//! says, four vectors of sums for one row of inputs, or, for a tile of them, two: half of the panel's rows by [`TILE`] rows of inputs are
-//! 8 vectors of dots, and as many registers.
+//! says, four vectors of sums for one row of inputs, or, for a tile of `M` of them, two for each: half of the panel's rows by `M` rows of inputs
+//! are `2 M` vectors of dots, and as many registers, of which V8 has 15 on x86-64; weights and inputs take three more, or up to five.
 //!
 //! A block's steps are written one after the other, with constant offsets, and kept apart (see [`Steps`]): those of a tile one by one, those
 //! of a row in twos (with fours, its sums go through memory). A row and a half tile are functions of their own, so that the browser's
@@ -14,7 +14,7 @@ use core::hint::black_box;
 use bytemuck::NoUninit;
 
 use super::quantise::Scale;
-use super::quantised::{Dots, Quantised, Scales, TILE};
+use super::quantised::{Dots, Quantised, Scales};
 use super::simd128::Simd128;
 use super::stream::Stream;
 use super::{BLOCK, Entry, Lanes, PANEL};
@@ -33,7 +33,7 @@ pub(super) trait BlockDots<B>: Copy + Sync + 'static {
         None
     }
 
-    /// [`BLOCK`] inputs of each of `M` rows: of 1 for `row`, of [`TILE`] for `half`, which may differ in more than that.
+    /// [`BLOCK`] inputs of each of `M` rows: of one for `row`, of a tile's for `half`.
     type Input<const M: usize>: Copy;
 
     /// A block of weights as a tile reads it.
@@ -49,12 +49,12 @@ pub(super) trait BlockDots<B>: Copy + Sync + 'static {
     fn row(self, block: &B, x: &Self::Input<1>, steps: Steps) -> [v128; 4];
 
     /// The same of the two quads of a half, for each row of inputs.
-    fn half<const HALF: usize>(
+    fn half<const HALF: usize, const M: usize>(
         self,
         block: &Self::Unpacked,
-        x: &Self::Input<TILE>,
+        x: &Self::Input<M>,
         steps: Steps,
-    ) -> [[v128; 2]; TILE];
+    ) -> [[v128; 2]; M];
 }
 
 /// The step after which a block ends early: none, but no compiler may know that. Results do not depend on it.
@@ -81,10 +81,10 @@ impl Steps {
 
 /// [`BlockDots`] as the loops of products take them.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct InVectors<D>(D);
+pub(super) struct InVectors<D>(pub(super) D);
 
 /// Products by the dots `D`.
-pub(super) const fn products<D>(dots: D) -> Quantised<InVectors<D>> {
+pub(super) const fn products<D, const ROWS: usize>(dots: D) -> Quantised<InVectors<D>, ROWS> {
     Quantised(InVectors(dots))
 }
 
@@ -138,25 +138,25 @@ impl<B: Scales + NoUninit, D: BlockDots<B>> Dots<B> for InVectors<D> {
     }
 
     #[inline(always)]
-    fn tile(self, panel: &[D::Unpacked], x: &[Self::Input<TILE>], sums: &mut [Entry; TILE]) {
-        self.half_tile::<B, 0>(panel, x, sums);
-        self.half_tile::<B, 1>(panel, x, sums);
+    fn tile<const M: usize>(self, panel: &[D::Unpacked], x: &[Self::Input<M>], sums: &mut [Entry; M]) {
+        self.half_tile::<B, 0, M>(panel, x, sums);
+        self.half_tile::<B, 1, M>(panel, x, sums);
     }
 }
 
 impl<D> InVectors<D> {
     #[inline(never)]
-    fn half_tile<B, const HALF: usize>(
+    fn half_tile<B, const HALF: usize, const M: usize>(
         self,
         panel: &[D::Unpacked],
-        x: &[Input<D::Input<TILE>, TILE>],
-        sums: &mut [Entry; TILE],
+        x: &[Input<D::Input<M>, M>],
+        sums: &mut [Entry; M],
     ) where
         D: BlockDots<B>,
     {
         let ([left, right], steps) = (D::HALVES[HALF], Steps::never());
         for (block, x) in panel.iter().zip(x) {
-            let dots = self.0.half::<HALF>(block, &x.integers, steps);
+            let dots = self.0.half::<HALF, M>(block, &x.integers, steps);
             let (left_scales, right_scales) = (scales(block.scales(), left), scales(block.scales(), right));
             for ((sums, scale), [a, b]) in sums.iter_mut().zip(x.scales).zip(dots) {
                 let scale = f32x4_splat(scale);

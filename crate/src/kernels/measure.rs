@@ -45,8 +45,8 @@ pub struct Measurement {
 const HIDDEN: usize = 768;
 /// Its heads, of 64 dimensions each.
 const HEADS: usize = 12;
-/// Rows of a product with many: a chunk of a prompt is of about as many tokens.
-const CHUNK: usize = 64;
+/// Rows of a product with many, as many as the longest chunk of a prompt.
+const CHUNK: usize = 96;
 /// Positions of a long context.
 const CONTEXT: usize = 1000;
 

@@ -148,6 +148,9 @@ pub use vector::VectorOperations;
 /// Rows of a packed matrix that are stored side by side.
 pub const PANEL: usize = 16;
 
+/// Rows of inputs that fill whole tiles, whichever kernel multiplies them: tiles have 4 or 6.
+pub const WHOLE_TILES: usize = 12;
+
 /// Positions that one [`Page`] of the KV cache holds.
 pub const PAGE: usize = 64;
 

@@ -25,7 +25,7 @@ use std::ops::Range;
 use super::block::{copy, padded};
 use super::quantised::check_panels;
 use super::stream::{PAGE_ENTRIES, Stream};
-use super::{Entry, Lanes, MatrixKernel, PANEL};
+use super::{Entry, Lanes, MatrixKernel, PANEL, WHOLE_TILES};
 
 /// The most rows of `x` that a tile can have.
 pub(super) const LARGEST_TILE: usize = 6;
@@ -110,6 +110,7 @@ impl<L: Lanes, const TILE: usize> MatrixKernel<Entry> for F32Panels<L, TILE> {
         if columns.is_empty() || k == 0 {
             return;
         }
+        const { assert!(WHOLE_TILES.is_multiple_of(TILE)) };
         let mut packed = vec![[0.0; TILE]; m.min(M_BLOCK).div_ceil(TILE) * k.min(K_BLOCK)];
         for (x, y) in x.chunks(M_BLOCK * k).zip(y.chunks_mut(M_BLOCK * n)) {
             // loop 5: rows of x and y

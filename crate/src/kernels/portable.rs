@@ -4,7 +4,7 @@
 //! native test speaks for the browser's plain build.
 
 use super::attention::WithIntegers;
-use super::quantised::{Dots, Quantised, QuantisedBlock, TILE as QUANTISED_TILE};
+use super::quantised::{Dots, Quantised, QuantisedBlock};
 use super::{BLOCK, Entry, F32Panels, Lanes, PANEL, VectorOperations};
 
 /// Rows in a tile: see `panels`.
@@ -116,7 +116,7 @@ impl<B: QuantisedBlock + Copy> Dots<B> for Portable {
         }
     }
 
-    fn tile(self, panel: &[B], x: &[Self::Input<QUANTISED_TILE>], sums: &mut [Entry; QUANTISED_TILE]) {
+    fn tile<const M: usize>(self, panel: &[B], x: &[Self::Input<M>], sums: &mut [Entry; M]) {
         for (block, (scales, inputs)) in panel.iter().zip(x) {
             for ((scale, inputs), sums) in scales.iter().zip(inputs).zip(sums.iter_mut()) {
                 add_dots(block, *scale, inputs, sums);

@@ -17,7 +17,7 @@ use core::marker::PhantomData;
 
 use super::blocks_simd128::{BlockDots, Steps, quads, spread, transposed, unrolled};
 use super::q4::{ORDER, ZERO_POINT};
-use super::quantised::{Scales, TILE};
+use super::quantised::Scales;
 use super::{BLOCK, PANEL, Q4Block, Scale};
 
 /// Where the products of a block add up.
@@ -148,18 +148,20 @@ impl<S: Sums> BlockDots<Q4Block> for NibbleQuads<S> {
     }
 
     #[inline(always)]
-    fn half<const HALF: usize>(self, block: &Bytes, x: &Quads<TILE>, steps: Steps) -> [[v128; 2]; TILE] {
-        let start = |r: usize| i32x4_splat(x.starts[r]);
-        let (mut a0, mut b0, mut a1, mut b1) = (start(0), start(0), start(1), start(1));
-        let (mut a2, mut b2, mut a3, mut b3) = (start(2), start(2), start(3), start(3));
+    fn half<const HALF: usize, const M: usize>(
+        self,
+        block: &Bytes,
+        x: &Quads<M>,
+        steps: Steps,
+    ) -> [[v128; 2]; M] {
+        let mut sums = x.starts.map(|start| [i32x4_splat(start); 2]);
         unrolled!(STEP in 0 1 2 3 4 5 6 7, apart by steps {
             let [left, right]: [v128; 2] = bytemuck::must_cast(block.bytes[HALF][STEP]);
-            let quad = |r: usize| i32x4_splat(x.quads[STEP][r]);
-            (a0, b0) = (S::dot(a0, left, quad(0)), S::dot(b0, right, quad(0)));
-            (a1, b1) = (S::dot(a1, left, quad(1)), S::dot(b1, right, quad(1)));
-            (a2, b2) = (S::dot(a2, left, quad(2)), S::dot(b2, right, quad(2)));
-            (a3, b3) = (S::dot(a3, left, quad(3)), S::dot(b3, right, quad(3)));
+            for ([a, b], input) in sums.iter_mut().zip(x.quads[STEP]) {
+                let input = i32x4_splat(input);
+                (*a, *b) = (S::dot(*a, left, input), S::dot(*b, right, input));
+            }
         });
-        [[a0, b0], [a1, b1], [a2, b2], [a3, b3]].map(|row| row.map(S::finish))
+        sums.map(|row| row.map(S::finish))
     }
 }

@@ -18,7 +18,7 @@ use super::blocks_simd128::{BlockDots, InVectors, Steps, products, spread, unrol
 use super::q4::ZERO_POINT;
 use super::q8;
 use super::q8_simd128::{Pairs, Words, dot};
-use super::quantised::{Quantised, TILE};
+use super::quantised::Quantised;
 use super::{BLOCK, Block, Q4Block, Q8Block};
 
 /// Products with 4-bit weights on simd128.
@@ -94,8 +94,13 @@ impl BlockDots<Q4Block> for NibblePairs {
     }
 
     #[inline(always)]
-    fn half<const HALF: usize>(self, block: &Q8Block, x: &Words<TILE>, steps: Steps) -> [[v128; 2]; TILE] {
-        BlockDots::<Q8Block>::half::<HALF>(Pairs, block, x, steps)
+    fn half<const HALF: usize, const M: usize>(
+        self,
+        block: &Q8Block,
+        x: &Words<M>,
+        steps: Steps,
+    ) -> [[v128; 2]; M] {
+        BlockDots::<Q8Block>::half::<HALF, M>(Pairs, block, x, steps)
     }
 }
 

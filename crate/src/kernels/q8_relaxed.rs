@@ -23,12 +23,14 @@ use core::hint::black_box;
 
 use super::blocks_simd128::{self, BlockDots, InVectors, Steps, products, spread, transposed, unrolled};
 use super::q8_simd128::starts;
-use super::quantised::{Quantised, TILE};
+use super::quantised::Quantised;
 use super::relaxed_dot::{self, FIRST, dot};
 use super::{BLOCK, Q8QuadBlock};
 
 /// Products with 8-bit weights on relaxed SIMD.
-pub(super) static KERNEL: Quantised<InVectors<ByteQuads>> = products(ByteQuads);
+/// A dot is as long as five steps of the chain of sums that it belongs to, and two begin in a cycle: a tile of six rows has the twelve chains
+/// that fill them, where four have eight.
+pub(super) static KERNEL: Quantised<InVectors<ByteQuads>, 6> = products(ByteQuads);
 
 /// Dots of four bytes with four bytes.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +68,15 @@ fn half_of(columns: &[[u8; 16]; 4], half: usize) -> [v128; 2] {
 #[inline(always)]
 fn whole(high: v128, low: v128) -> v128 {
     i32x4_add(i32x4_shl(high, 7), low)
+}
+
+/// `sums[r] += weights . inputs[r]`, for four rows of weights and four others.
+#[inline(always)]
+fn meet<const M: usize>(sums: &mut [[v128; 2]; M], [left, right]: [v128; 2], inputs: &[i32; M]) {
+    for ([a, b], input) in sums.iter_mut().zip(inputs) {
+        let input = i32x4_splat(*input);
+        (*a, *b) = (dot(*a, left, input), dot(*b, right, input));
+    }
 }
 
 impl BlockDots<Q8QuadBlock> for ByteQuads {
@@ -109,37 +120,27 @@ impl BlockDots<Q8QuadBlock> for ByteQuads {
     }
 
     #[inline(always)]
-    fn half<const HALF: usize>(
+    fn half<const HALF: usize, const M: usize>(
         self,
         block: &Q8QuadBlock,
-        x: &Parts<TILE>,
+        x: &Parts<M>,
         steps: Steps,
-    ) -> [[v128; 2]; TILE] {
-        let zero = i32x4_splat(0);
-        let (mut a0, mut b0, mut a1, mut b1) = (zero, zero, zero, zero);
-        let (mut a2, mut b2, mut a3, mut b3) = (zero, zero, zero, zero);
+    ) -> [[v128; 2]; M] {
+        let mut sums = [[i32x4_splat(0); 2]; M];
         unrolled!(STEP in 0 1 2 3 4 5 6 7, apart by steps {
-            let [left, right] = half_of(&block.bytes[STEP], HALF);
-            let quad = |r: usize| i32x4_splat(x.words[STEP][r]);
-            (a0, b0) = (dot(a0, left, quad(0)), dot(b0, right, quad(0)));
-            (a1, b1) = (dot(a1, left, quad(1)), dot(b1, right, quad(1)));
-            (a2, b2) = (dot(a2, left, quad(2)), dot(b2, right, quad(2)));
-            (a3, b3) = (dot(a3, left, quad(3)), dot(b3, right, quad(3)));
+            let weights = half_of(&block.bytes[STEP], HALF);
+            meet(&mut sums, weights, &x.words[STEP]);
         });
-        let whole = |r: usize, high: v128| whole(high, i32x4_splat(x.starts[r]));
-        (a0, b0, a1, b1) = (whole(0, a0), whole(0, b0), whole(1, a1), whole(1, b1));
-        (a2, b2, a3, b3) = (whole(2, a2), whole(2, b2), whole(3, a3), whole(3, b3));
+        for (sums, start) in sums.iter_mut().zip(x.starts) {
+            *sums = sums.map(|high| whole(high, i32x4_splat(start)));
+        }
         // Read once more: kept, all weights of a block would push the sums out of the registers.
         let bytes = black_box(&block.bytes);
         unrolled!(STEP in 0 1 2 3 4 5 6 7, apart by steps {
-            let [left, right] = half_of(&bytes[STEP], HALF);
-            let quad = |r: usize| i32x4_splat(x.words[BLOCK / 4 + STEP][r]);
-            (a0, b0) = (dot(a0, left, quad(0)), dot(b0, right, quad(0)));
-            (a1, b1) = (dot(a1, left, quad(1)), dot(b1, right, quad(1)));
-            (a2, b2) = (dot(a2, left, quad(2)), dot(b2, right, quad(2)));
-            (a3, b3) = (dot(a3, left, quad(3)), dot(b3, right, quad(3)));
+            let weights = half_of(&bytes[STEP], HALF);
+            meet(&mut sums, weights, &x.words[BLOCK / 4 + STEP]);
         });
-        [[a0, b0], [a1, b1], [a2, b2], [a3, b3]]
+        sums
     }
 }
 
@@ -167,9 +168,9 @@ mod tests {
         for (zero_point, value) in
             [(128, (|byte| byte.into()) as fn(u8) -> i32), (0, |byte| (byte as i8).into())]
         {
-            let (block, x) = (Q8QuadBlock::packed(&tile, zero_point), Parts::of(&[inputs; TILE], zero_point));
+            let (block, x) = (Q8QuadBlock::packed(&tile, zero_point), Parts::of(&[inputs], zero_point));
             let dots: [i32; PANEL] = std::array::from_fn(|row| {
-                let dot = |words: &[[i32; TILE]]| -> i32 {
+                let dot = |words: &[[i32; 1]]| -> i32 {
                     let groups = words.iter().zip(&block.bytes);
                     let products = groups.flat_map(|(word, columns)| {
                         let weights = &columns[row / 4].as_chunks::<4>().0[row % 4];

@@ -14,12 +14,12 @@ use core::arch::wasm32::*;
 use super::BLOCK;
 use super::blocks_simd128::{BlockDots, InVectors, Steps, products, spread, transposed, unrolled};
 use super::q8::{Integers, ZERO_POINT};
-use super::quantised::{Quantised, Scales, TILE};
+use super::quantised::{Quantised, Scales};
 
 /// Products with 8-bit weights on simd128.
 pub(super) static KERNEL: Quantised<InVectors<Pairs>> = products(Pairs);
 /// Its loops alone.
-pub(super) const DOTS: InVectors<Pairs> = products(Pairs).0;
+pub(super) const DOTS: InVectors<Pairs> = InVectors(Pairs);
 
 /// Dots of pairs of 16-bit integers.
 #[derive(Clone, Copy, Debug)]
@@ -110,21 +110,23 @@ impl<B: AsRef<Integers> + Scales + Copy> BlockDots<B> for Pairs {
     }
 
     #[inline(always)]
-    fn half<const HALF: usize>(self, block: &B, x: &Words<TILE>, steps: Steps) -> [[v128; 2]; TILE] {
+    fn half<const HALF: usize, const M: usize>(
+        self,
+        block: &B,
+        x: &Words<M>,
+        steps: Steps,
+    ) -> [[v128; 2]; M] {
         let Integers(integers) = block.as_ref();
-        let [start0, start1, start2, start3] = x.starts.map(|start| i32x4_splat(start));
-        let (mut a0, mut p0, mut a1, mut p1) = (start0, start0, start1, start1);
-        let (mut a2, mut p2, mut a3, mut p3) = (start2, start2, start3, start3);
+        let mut sums = x.starts.map(|start| [i32x4_splat(start); 2]);
         unrolled!(STEP in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15, apart by steps {
             let lanes: v128 = bytemuck::must_cast(integers[STEP][HALF]);
             let bytes = low(lanes);
-            let pair = |r: usize| i32x4_splat(x.words[STEP][r]);
-            (a0, p0) = (dot(a0, lanes, pair(0)), dot(p0, bytes, pair(0)));
-            (a1, p1) = (dot(a1, lanes, pair(1)), dot(p1, bytes, pair(1)));
-            (a2, p2) = (dot(a2, lanes, pair(2)), dot(p2, bytes, pair(2)));
-            (a3, p3) = (dot(a3, lanes, pair(3)), dot(p3, bytes, pair(3)));
+            for ([a, p], pair) in sums.iter_mut().zip(x.words[STEP]) {
+                let pair = i32x4_splat(pair);
+                (*a, *p) = (dot(*a, lanes, pair), dot(*p, bytes, pair));
+            }
         });
-        [[p0, high(a0, p0)], [p1, high(a1, p1)], [p2, high(a2, p2)], [p3, high(a3, p3)]]
+        sums.map(|[a, p]| [p, high(a, p)])
     }
 }
 

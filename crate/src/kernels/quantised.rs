@@ -13,10 +13,9 @@ use std::ops::Range;
 
 use super::block::{BLOCK, Block, copy, padded};
 use super::quantise::{Scale, quantise_inputs};
-use super::{Entry, MatrixKernel, PANEL};
+use super::{Entry, MatrixKernel, PANEL, WHOLE_TILES};
 
-/// Rows of `x` in a tile. Each has its sums of 8 rows of `W` in two of the 15 vector registers that V8 has on x86-64; weights and
-/// inputs take up to five more.
+/// Rows of `x` in a tile, for all kernels but those that say otherwise.
 pub(super) const TILE: usize = 4;
 
 /// A block of weights with a scale for each row.
@@ -58,14 +57,14 @@ pub(super) trait Dots<B>: Copy + Sync + 'static {
     fn unpacked<'a>(self, panel: &'a [B], scratch: &'a mut Vec<Self::Unpacked>) -> &'a [Self::Unpacked];
 
     /// `sums[r] += panel x[r]`, for the rows of a tile.
-    fn tile(self, panel: &[Self::Unpacked], x: &[Self::Input<TILE>], sums: &mut [Entry; TILE]);
+    fn tile<const M: usize>(self, panel: &[Self::Unpacked], x: &[Self::Input<M>], sums: &mut [Entry; M]);
 }
 
-/// Products with packed matrices of integers, by the loops `D`.
+/// Products with packed matrices of integers, by the loops `D`, a tile of `ROWS` rows of `x` at a time.
 #[derive(Clone, Copy, Debug)]
-pub struct Quantised<D>(pub(super) D);
+pub struct Quantised<D, const ROWS: usize = TILE>(pub(super) D);
 
-impl<B: Block, D: Dots<B>> MatrixKernel<B> for Quantised<D> {
+impl<B: Block, D: Dots<B>, const ROWS: usize> MatrixKernel<B> for Quantised<D, ROWS> {
     fn name(&self) -> &'static str {
         D::NAME
     }
@@ -119,17 +118,18 @@ impl<B: Block, D: Dots<B>> MatrixKernel<B> for Quantised<D> {
         if m == 1 {
             return self.matvec(panels, x, bias, &mut y[columns]);
         }
-        let rows = |first: usize| &x[first * k..m.min(first + TILE) * k];
-        let tile = |first| inputs::<B, D, TILE>(self.0, rows(first), k, B::INPUT_LEVELS).collect();
-        let tiles: Vec<Vec<_>> = (0..m).step_by(TILE).map(tile).collect();
+        const { assert!(WHOLE_TILES.is_multiple_of(ROWS)) };
+        let rows = |first: usize| &x[first * k..m.min(first + ROWS) * k];
+        let tile = |first| inputs::<B, D, ROWS>(self.0, rows(first), k, B::INPUT_LEVELS).collect();
+        let tiles: Vec<Vec<_>> = (0..m).step_by(ROWS).map(tile).collect();
         let mut scratch = Vec::new();
         for first in (0..columns.len()).step_by(PANEL) {
             let panel = self.0.unpacked(&panels[first / PANEL * blocks..][..blocks], &mut scratch);
             let rows = first..columns.len().min(first + PANEL);
             let columns = columns.start + rows.start..columns.start + rows.end;
             let bias = bias.map(|bias| padded(&bias[rows], 0.0));
-            for (tile, y) in tiles.iter().zip(y.chunks_mut(TILE * n)) {
-                let mut sums = [bias.unwrap_or_default(); TILE];
+            for (tile, y) in tiles.iter().zip(y.chunks_mut(ROWS * n)) {
+                let mut sums = [bias.unwrap_or_default(); ROWS];
                 if bias.is_none() {
                     for (sums, y) in sums.iter_mut().zip(y.chunks_exact(n)) {
                         *sums = padded(&y[columns.clone()], 0.0);
