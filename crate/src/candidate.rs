@@ -98,7 +98,7 @@ impl Candidate {
     /// Those of [`Candidate::plan`], and [`Error::Read`].
     ///
     /// # Panics
-    /// Where a source is not [ready](crate::checkpoint::Source::ready), which no source of this crate's natively is.
+    /// Where a source is not [ready](crate::checkpoint::Source::ready); those of this crate always are, natively.
     pub fn load(self, precision: Precision, progress: &mut dyn FnMut(u64, u64)) -> Result<Session> {
         at_once(self.load_when_ready(precision, progress))
     }
