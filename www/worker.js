@@ -1,6 +1,6 @@
 // The worker: answers requests by calling the wasm. The only importer of pkg/.
 //
-// Every call into the wasm is synchronous and, but for a measurement, short; between two steps the worker takes a turn of its
+// Every call into the wasm is synchronous and, but for a measurement and the steps of a load, short; between two steps the worker takes a turn of its
 // event loop, and so hears a `cancel`. After a trap the wasm's memory can no longer be trusted, so the request fails as
 // `crashed`, which makes the engine end this worker. Any other exception without a code is a defect that the worker survives:
 // `internal`.
@@ -296,7 +296,7 @@ async function score({ id, text }) {
 }
 
 /**
- * Calls `step` until it returns something or a promise of something, with a turn of the event loop first and every {@link BATCH_MS},
+ * Calls `step` until it returns something, waiting where it returns a promise, with a turn of the event loop first and every {@link BATCH_MS},
  * then frees the stepper; not after a crash, when nothing of the wasm may be touched any more.
  *
  * @template T

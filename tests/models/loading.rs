@@ -18,11 +18,14 @@ struct Late {
     log: Rc<Log>,
 }
 
-/// The ranges that a load spoke of.
+/// The name of a file, and bytes of it.
+type Part = (String, Range<u64>);
+
+/// What a load spoke of.
 #[derive(Default)]
 struct Log {
-    expected: RefCell<Vec<Range<u64>>>,
-    waited: RefCell<Vec<Range<u64>>>,
+    expected: RefCell<Vec<Part>>,
+    waited: RefCell<Vec<Part>>,
 }
 
 impl Source for Late {
@@ -37,21 +40,21 @@ impl Source for Late {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> vitrine::Result<()> {
         let end = offset + buffer.len() as u64;
         let loading = !self.log.expected.borrow().is_empty();
-        let has = |range: &Range<u64>| range.start <= offset && end <= range.end;
+        let has = |(file, range): &Part| *file == self.name() && range.start <= offset && end <= range.end;
         let waited = self.log.waited.borrow().iter().any(has);
         assert!(!loading || waited, "bytes {offset}..{end} are read too early");
         self.file.read_at(offset, buffer)
     }
 
     fn expect(&self, range: Range<u64>) {
-        self.log.expected.borrow_mut().push(range);
+        self.log.expected.borrow_mut().push((self.name().to_owned(), range));
     }
 
     fn ready(&self, range: Range<u64>) -> Awaited<'_, vitrine::Result<()>> {
         let mut asked = false;
         Box::pin(std::future::poll_fn(move |_| {
             if asked {
-                self.log.waited.borrow_mut().push(range.clone());
+                self.log.waited.borrow_mut().push((self.name().to_owned(), range.clone()));
                 return Poll::Ready(Ok(()));
             }
             asked = true;
@@ -61,7 +64,7 @@ impl Source for Late {
 }
 
 /// Loads files whose bytes come late: the session, what was expected and what was waited for, neighbours joined.
-pub(super) fn load(files: &[(&'static str, &[u8])], precision: Precision) -> (Session, [Vec<Range<u64>>; 2]) {
+pub(super) fn load(files: &[(&'static str, &[u8])], precision: Precision) -> (Session, [Vec<Part>; 2]) {
     let log = Rc::<Log>::default();
     let late = |&(name, bytes): &(_, &[u8])| {
         Box::new(Late { file: BytesSource::new(name, bytes.to_vec()), log: Rc::clone(&log) }) as _
@@ -73,21 +76,25 @@ pub(super) fn load(files: &[(&'static str, &[u8])], precision: Precision) -> (Se
     let mut load = pin!(candidate.load_when_ready(precision, &mut progress));
     for _ in 0..10_000 {
         if let Poll::Ready(session) = load.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            return (
-                session.expect("a session"),
-                [&log.expected, &log.waited].map(|ranges| joined(&ranges.borrow())),
-            );
+            let [expected, waited] = [&log.expected, &log.waited].map(|parts| joined(&parts.borrow()));
+            let said = |(file, range): &Part| {
+                expected.iter().any(|(other, whole)| {
+                    file == other && whole.start <= range.start && range.end <= whole.end
+                })
+            };
+            assert!(waited.iter().all(said), "{expected:?}; waited for {waited:?}");
+            return (session.expect("a session"), [expected, waited]);
         }
     }
     panic!("the load waits for nothing");
 }
 
-fn joined(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
-    let mut joined: Vec<Range<u64>> = Vec::new();
-    for range in ranges {
+fn joined(parts: &[Part]) -> Vec<Part> {
+    let mut joined: Vec<Part> = Vec::new();
+    for (file, range) in parts {
         match joined.last_mut() {
-            Some(last) if last.end == range.start => last.end = range.end,
-            _ => joined.push(range.clone()),
+            Some((last, whole)) if last == file && whole.end == range.start => whole.end = range.end,
+            _ => joined.push((file.clone(), range.clone())),
         }
     }
     joined

@@ -30,10 +30,11 @@ pub trait Source {
     /// [`Error::Read`] where the range passes the end of the file or the bytes cannot be had.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()>;
 
-    /// Told, before a load, which ranges it will ask for, one after the other: bytes that take long to come can be asked for in time.
+    /// Told, before a load, which ranges it will wait for, roughly in their order: bytes that take long to come can be asked for in time.
+    /// Others may be waited for too.
     fn expect(&self, _range: Range<u64>) {}
 
-    /// Waits until [`Source::read_at`] has the bytes in `range` at hand. It may be called before them, but then it may block.
+    /// Waits until [`Source::read_at`] has the bytes in `range` at hand. That may be called without waiting, but then it may block.
     ///
     /// # Errors
     /// [`Error::Read`] where the bytes cannot be had.

@@ -27,8 +27,8 @@ use stop::StopStrings;
 /// enough that a stop is heard soon.
 pub const PREFILL_CHUNK: usize = 96;
 
-/// Where the chunk that begins at `start`, at most `tokens`, ends. All chunks of a text are nearly equally long: each reads and unpacks all
-/// weights, which is too much for a few last tokens. All but the last are whole tiles.
+/// Where the chunk that begins at `start`, at most `tokens`, ends. All but the last are whole tiles, and they are as equally long
+/// as that allows: each reads and unpacks all weights, which is too much for a few last tokens.
 fn chunk_end(start: usize, tokens: usize) -> usize {
     const { assert!(PREFILL_CHUNK.is_multiple_of(WHOLE_TILES)) };
     let rest = tokens - start;
@@ -285,7 +285,7 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
-    fn chunks_are_of_nearly_one_length() {
+    fn chunks_are_whole_tiles_of_nearly_one_length() {
         for (tokens, lengths) in
             [(1, &[1][..]), (96, &[96]), (97, &[60, 37]), (258, &[96, 84, 78]), (290, &[84, 72, 72, 62])]
         {

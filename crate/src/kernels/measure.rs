@@ -9,7 +9,7 @@ use std::hint::black_box;
 use super::Q8QuadBlock;
 use super::{
     Activation, AttentionShape, Block, CacheFormat, Entry, PAGE, Packed, PackedF32, Page, Q4Block, Q8Block,
-    VectorKernel, limits, limits::Peak, reference, vector_kernels,
+    VectorKernel, WHOLE_TILES, limits, limits::Peak, reference, vector_kernels,
 };
 use crate::error::Result;
 
@@ -45,8 +45,8 @@ pub struct Measurement {
 const HIDDEN: usize = 768;
 /// Its heads, of 64 dimensions each.
 const HEADS: usize = 12;
-/// Rows of a product with many, as many as the longest chunk of a prompt.
-const CHUNK: usize = 96;
+/// Rows of a product with many: as long as chunks of a prompt become.
+const CHUNK: usize = 8 * WHOLE_TILES;
 /// Positions of a long context.
 const CONTEXT: usize = 1000;
 

@@ -28,8 +28,8 @@ use super::relaxed_dot::{self, FIRST, dot};
 use super::{BLOCK, Q8QuadBlock};
 
 /// Products with 8-bit weights on relaxed SIMD.
-/// A dot is as long as five steps of the chain of sums that it belongs to, and two begin in a cycle: a tile of six rows has the twelve chains
-/// that fill them, where four have eight.
+///
+/// The result of a dot is there after five cycles, and two begin in each, so ten sums keep them busy: six rows have twelve, four have eight.
 pub(super) static KERNEL: Quantised<InVectors<ByteQuads>, 6> = products(ByteQuads);
 
 /// Dots of four bytes with four bytes.

@@ -12,6 +12,7 @@
 use std::ops::Range;
 
 use super::block::{BLOCK, Block, copy, padded};
+use super::panels::LARGEST_TILE;
 use super::quantise::{Scale, quantise_inputs};
 use super::{Entry, MatrixKernel, PANEL, WHOLE_TILES};
 
@@ -118,7 +119,7 @@ impl<B: Block, D: Dots<B>, const ROWS: usize> MatrixKernel<B> for Quantised<D, R
         if m == 1 {
             return self.matvec(panels, x, bias, &mut y[columns]);
         }
-        const { assert!(WHOLE_TILES.is_multiple_of(ROWS)) };
+        const { assert!(WHOLE_TILES.is_multiple_of(ROWS) && ROWS <= LARGEST_TILE) };
         let rows = |first: usize| &x[first * k..m.min(first + ROWS) * k];
         let tile = |first| inputs::<B, D, ROWS>(self.0, rows(first), k, B::INPUT_LEVELS).collect();
         let tiles: Vec<Vec<_>> = (0..m).step_by(ROWS).map(tile).collect();

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use wasm_bindgen::prelude::*;
 use web_sys::Blob;
 
-/// Reads a `Blob` by slices, as only a worker may: ahead of time where a load says what it will read, and otherwise synchronously.
+/// Reads a `Blob` by slices. What was not waited for is read synchronously, as only a worker may.
 pub(super) struct BlobSource {
     name: String,
     /// Which of the files in `blocks` this one is.
@@ -143,6 +143,8 @@ mod tests {
             [(1, first), (1, across.clone()), (0, across), (1, last), (0, end(0) - 1..end(0))]
         {
             sources[file].ready(range.clone()).await.unwrap();
+            let kept = sources[file].blocks.places_kept();
+            assert!(sources[file].blocks_of(&range).all(|number| kept.contains(&(file, number))), "{kept:?}");
             let mut read = vec![0; (range.end - range.start) as usize];
             sources[file].read_at(range.start, &mut read).unwrap();
             assert!(
@@ -150,7 +152,6 @@ mod tests {
                 "{range:?} of file {file}"
             );
         }
-        sources[0].ready(5..5).await.unwrap();
     }
 
     #[test]

@@ -113,7 +113,7 @@ pub struct Loading {
 #[wasm_bindgen]
 impl Loading {
     /// Packs what has been read: an object whose only key is `session`, the end, or `reading`, a promise to wait for before the next
-    /// step. That says what could not be read, whether or not the promise is kept.
+    /// step. That step, and not the promise, tells what could not be read. None may follow the session or an error.
     pub fn step(&mut self) -> JsResult<JsValue> {
         // Nobody is woken: the worker steps again by itself.
         let mut context = Context::from_waker(Waker::noop());
