@@ -1,7 +1,7 @@
 // The worker: answers requests by calling the wasm. The only importer of pkg/.
 //
-// Every call into the wasm is synchronous and, but for a measurement and the steps of a load, short; between two steps the worker takes a turn of its
-// event loop, and so hears a `cancel`. After a trap the wasm's memory can no longer be trusted, so the request fails as
+// Every call into the wasm is synchronous and, but for a measurement and the steps of a load, short; between two steps the worker
+// takes a turn of its event loop, and so hears a `cancel`. After a trap the wasm's memory can no longer be trusted, so the request fails as
 // `crashed`, which makes the engine end this worker. Any other exception without a code is a defect that the worker survives:
 // `internal`.
 

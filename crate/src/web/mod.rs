@@ -1,8 +1,8 @@
 //! The JavaScript surface of the crate, and the only room that names a `JsValue`.
 //!
 //! It runs in a dedicated worker: every call blocks, and headers are read synchronously. A load goes step by step, so that the
-//! browser can read while weights are packed, and so does generation, so that the worker can look for a cancel between two steps. Every failure is thrown as an `Error` with a `code` (see
-//! [`crate::Error::code`]). What the objects below hold is typed in `www/protocol.js`.
+//! browser can read while weights are packed, and so does generation, so that the worker can look for a cancel between two
+//! steps. Every failure is thrown as an `Error` with a `code` (see [`crate::Error::code`]). What the objects below hold is typed in `www/protocol.js`.
 
 #![allow(unreachable_pub, reason = "what is public here is exported to JavaScript, not to Rust")]
 
