@@ -36,8 +36,8 @@ fn logits_are_the_same_bits_on_every_platform() {
         })
         .collect();
     let expected = [
-        ["efa5f9c2528ce5d0", "7e479e32f9a021d0", "de056a25e80c806b", "c8007acb0133a530"],
-        ["0d38224e2384fdda", "064f04c2ce2c83c9", "9c931d2206f446f9", "188c16f6382c13a5"],
+        ["4561e8e4ed5e3bf2", "baa475f14a7c4354", "74a6c73f430e9aff", "fc620b009bd127e8"],
+        ["4895405ce5d532c1", "21ade6c59fad3a27", "7080a8461034fe1f", "8eaea6895e507f5f"],
     ];
     assert_eq!(found, expected);
 }
@@ -62,8 +62,8 @@ fn a_seed_draws_the_same_text_on_every_platform() {
     let (q8, ..) = run(&mut load(&GPT2_A, Precision::Q8), "The lamp in the window", &sampled(7));
     let (q4, ..) = run(&mut load(&GPT2_A, Precision::Q4), "The lamp in the window", &sampled(7));
     let expected = [
-        16, 16, 93, 283, 301, 259, 29, 91, 325, 275, 275, 275, 275, 275, 283, 54, 54, 54, 54, 283, 283, 283,
-        58, 58, 283, 283, 283, 54, 54, 54, 54, 54,
+        16, 16, 93, 283, 301, 259, 29, 81, 325, 311, 11, 281, 290, 4, 69, 54, 54, 54, 54, 283, 283, 283, 58,
+        58, 283, 283, 283, 54, 54, 54, 54, 54,
     ];
     assert_eq!(q8, expected);
     let expected = [

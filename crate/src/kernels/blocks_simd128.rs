@@ -42,17 +42,20 @@ pub(super) trait BlockDots<B>: Copy + Sync + 'static {
     /// A panel for many tiles: itself, or made in `scratch`.
     fn unpacked<'a>(self, panel: &'a [B], scratch: &'a mut Vec<Self::Unpacked>) -> &'a [Self::Unpacked];
 
-    /// Integers, at most [`INPUT_LEVELS`](super::Block::INPUT_LEVELS) in magnitude, as `row` and `half` read them.
-    fn input<const M: usize>(self, integers: &[[i32; BLOCK]; M]) -> Self::Input<M>;
+    /// Integers, at most [`INPUT_LEVELS`](super::Block::INPUT_LEVELS) in magnitude, as `row` and `half` read them. Those of row `r` have
+    /// the [base](super::quantise::BASE) `bases[r]`.
+    fn input<const M: usize>(self, bases: [f32; M], integers: &[[i32; BLOCK]; M]) -> Self::Input<M>;
 
-    /// `Σ_k weight[row][k] input[k]` of the four quads of rows; `steps` is for [`unrolled!`](unrolled).
-    fn row(self, block: &B, x: &Self::Input<1>, steps: Steps) -> [v128; 4];
+    /// `Σ_k weight[row][k] input[k]` of the four quads of rows, added to the bits of the base of the inputs; `steps` is for
+    /// [`unrolled!`](unrolled).
+    fn row(self, block: &B, x: &Self::Input<1>, base: v128, steps: Steps) -> [v128; 4];
 
     /// The same of the two quads of a half, for each row of inputs.
     fn half<const HALF: usize, const M: usize>(
         self,
         block: &Self::Unpacked,
         x: &Self::Input<M>,
+        bases: &[f32; M],
         steps: Steps,
     ) -> [[v128; 2]; M];
 }
@@ -88,10 +91,10 @@ pub(super) const fn products<D, const ROWS: usize>(dots: D) -> Quantised<InVecto
     Quantised(InVectors(dots))
 }
 
-/// A block of inputs of `M` rows, each with what its integers are worth.
+/// A block of inputs of `M` rows, each with the base of its integers.
 #[derive(Clone, Copy)]
 pub(super) struct Input<I, const M: usize> {
-    scales: [f32; M],
+    bases: [f32; M],
     integers: I,
 }
 
@@ -112,8 +115,8 @@ impl<B: Scales + NoUninit, D: BlockDots<B>> Dots<B> for InVectors<D> {
     }
 
     #[inline(always)]
-    fn input<const M: usize>(self, scales: [f32; M], integers: &[[i32; BLOCK]; M]) -> Self::Input<M> {
-        Input { scales, integers: self.0.input(integers) }
+    fn input<const M: usize>(self, bases: [f32; M], integers: &[[i32; BLOCK]; M]) -> Self::Input<M> {
+        Input { bases, integers: self.0.input(bases, integers) }
     }
 
     #[inline(never)]
@@ -123,12 +126,12 @@ impl<B: Scales + NoUninit, D: BlockDots<B>> Dots<B> for InVectors<D> {
             let (mut a, mut b, mut c, mut d) = (load(sums, 0), load(sums, 1), load(sums, 2), load(sums, 3));
             for (block, x) in panel.iter().zip(x) {
                 stream.ask_ahead(block);
-                let [p, q, r, s] = self.0.row(block, &x.integers, steps);
-                let scale = f32x4_splat(x.scales[0]);
-                a = scaled(a, p, scales(block.scales(), 0), scale);
-                b = scaled(b, q, scales(block.scales(), 1), scale);
-                c = scaled(c, r, scales(block.scales(), 2), scale);
-                d = scaled(d, s, scales(block.scales(), 3), scale);
+                let base = f32x4_splat(x.bases[0]);
+                let [p, q, r, s] = self.0.row(block, &x.integers, base, steps);
+                a = scaled(a, p, base, scales(block.scales(), 0));
+                b = scaled(b, q, base, scales(block.scales(), 1));
+                c = scaled(c, r, base, scales(block.scales(), 2));
+                d = scaled(d, s, base, scales(block.scales(), 3));
             }
             store(a, sums, 0);
             store(b, sums, 1);
@@ -156,12 +159,12 @@ impl<D> InVectors<D> {
     {
         let ([left, right], steps) = (D::HALVES[HALF], Steps::never());
         for (block, x) in panel.iter().zip(x) {
-            let dots = self.0.half::<HALF, M>(block, &x.integers, steps);
+            let dots = self.0.half::<HALF, M>(block, &x.integers, &x.bases, steps);
             let (left_scales, right_scales) = (scales(block.scales(), left), scales(block.scales(), right));
-            for ((sums, scale), [a, b]) in sums.iter_mut().zip(x.scales).zip(dots) {
-                let scale = f32x4_splat(scale);
-                store(scaled(load(sums, left), a, left_scales, scale), sums, left);
-                store(scaled(load(sums, right), b, right_scales, scale), sums, right);
+            for ((sums, base), [a, b]) in sums.iter_mut().zip(x.bases).zip(dots) {
+                let base = f32x4_splat(base);
+                store(scaled(load(sums, left), a, base, left_scales), sums, left);
+                store(scaled(load(sums, right), b, base, right_scales), sums, right);
             }
         }
     }
@@ -188,10 +191,10 @@ fn scales(scales: &[Scale; PANEL], quad: usize) -> v128 {
     }
 }
 
-/// `sum + f32(dots) * (weights' scales * inputs' scale)`.
+/// `sum + dots * scales`, where the dots are added to `base`.
 #[inline(always)]
-fn scaled(sum: v128, dots: v128, weights: v128, inputs: v128) -> v128 {
-    f32x4_add(sum, f32x4_mul(f32x4_convert_i32x4(dots), f32x4_mul(weights, inputs)))
+fn scaled(sum: v128, dots: v128, base: v128, scales: v128) -> v128 {
+    f32x4_add(sum, f32x4_mul(f32x4_sub(dots, base), scales))
 }
 
 /// One vector of an entry.

@@ -4,6 +4,7 @@
 //! native test speaks for the browser's plain build.
 
 use super::attention::WithIntegers;
+use super::quantise::worth;
 use super::quantised::{Dots, Quantised, QuantisedBlock};
 use super::{BLOCK, Entry, F32Panels, Lanes, PANEL, VectorOperations};
 
@@ -97,6 +98,7 @@ impl WithIntegers for Portable {
 impl<B: QuantisedBlock + Copy> Dots<B> for Portable {
     const NAME: &'static str = <Self as Lanes>::NAME;
     const INSTRUCTION: &'static str = <Self as Lanes>::MULTIPLY_ADD; // whatever the compiler makes of it
+    /// Integers of each row, after their bases.
     type Input<const M: usize> = ([f32; M], [[i32; BLOCK]; M]);
     type Unpacked = B;
 
@@ -104,32 +106,32 @@ impl<B: QuantisedBlock + Copy> Dots<B> for Portable {
         panel
     }
 
-    fn input<const M: usize>(self, scales: [f32; M], integers: &[[i32; BLOCK]; M]) -> Self::Input<M> {
-        (scales, *integers)
+    fn input<const M: usize>(self, bases: [f32; M], integers: &[[i32; BLOCK]; M]) -> Self::Input<M> {
+        (bases, *integers)
     }
 
     fn row(self, panels: &[B], x: &[Self::Input<1>], sums: &mut [Entry]) {
         for (panel, sums) in panels.chunks_exact(x.len().max(1)).zip(sums) {
-            for (block, ([scale], [inputs])) in panel.iter().zip(x) {
-                add_dots(block, *scale, inputs, sums);
+            for (block, ([base], [inputs])) in panel.iter().zip(x) {
+                add_dots(block, *base, inputs, sums);
             }
         }
     }
 
     fn tile<const M: usize>(self, panel: &[B], x: &[Self::Input<M>], sums: &mut [Entry; M]) {
-        for (block, (scales, inputs)) in panel.iter().zip(x) {
-            for ((scale, inputs), sums) in scales.iter().zip(inputs).zip(sums.iter_mut()) {
-                add_dots(block, *scale, inputs, sums);
+        for (block, (bases, inputs)) in panel.iter().zip(x) {
+            for ((base, inputs), sums) in bases.iter().zip(inputs).zip(sums.iter_mut()) {
+                add_dots(block, *base, inputs, sums);
             }
         }
     }
 }
 
 /// `sums += block x`, for one row of inputs.
-fn add_dots<B: QuantisedBlock>(block: &B, scale: f32, inputs: &[i32; BLOCK], sums: &mut Entry) {
+fn add_dots<B: QuantisedBlock>(block: &B, base: f32, inputs: &[i32; BLOCK], sums: &mut Entry) {
     let (dots, scales) = (block.dots(inputs), block.scales());
     for row in 0..PANEL {
-        sums[row] += dots[row] as f32 * (scales[row].to_f32() * scale);
+        sums[row] += worth(dots[row], base) * scales[row].to_f32();
     }
 }
 

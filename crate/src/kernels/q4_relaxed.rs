@@ -30,14 +30,14 @@ pub(super) trait Sums: Copy + Send + Sync + 'static {
         None
     }
 
-    /// A lane's start, of the sums of its inputs in columns 0, 1, 2 and 3 of each group of four.
-    fn start(sums: [i32; 4]) -> i32;
+    /// A lane's start, of the base of the inputs and the sums in columns 0, 1, 2 and 3 of each group of four.
+    fn start(base: f32, sums: [i32; 4]) -> i32;
 
     /// `sum + Σ weights * inputs` of each lane's four columns; a weight is `0..=15`, an input `-127..=127`.
     fn dot(sum: v128, weights: v128, inputs: v128) -> v128;
 
-    /// The lanes' sums after a whole block, as 32-bit integers.
-    fn finish(sum: v128) -> v128;
+    /// The lanes' sums after a whole block, added to the bits of the base.
+    fn finish(sum: v128, base: v128) -> v128;
 }
 
 /// Dots of four nibbles with four bytes, added up by `S`.
@@ -111,12 +111,12 @@ impl<S: Sums> BlockDots<Q4Block> for NibbleQuads<S> {
     }
 
     #[inline(always)]
-    fn input<const M: usize>(self, integers: &[[i32; BLOCK]; M]) -> Quads<M> {
+    fn input<const M: usize>(self, bases: [f32; M], integers: &[[i32; BLOCK]; M]) -> Quads<M> {
         const { assert!(matches!(ORDER, [0, 2, 1, 3]), "the order of the shuffle") };
-        let starts = integers.each_ref().map(|row| {
-            let quads = row.as_chunks::<4>().0.iter().map(|quad| bytemuck::must_cast(*quad));
+        let starts = std::array::from_fn(|r| {
+            let quads = integers[r].as_chunks::<4>().0.iter().map(|quad| bytemuck::must_cast(*quad));
             let sums: v128 = quads.fold(i32x4_splat(0), |sums, quad| i32x4_add(sums, quad));
-            S::start(bytemuck::must_cast(i32x4_mul(sums, i32x4_splat(-ZERO_POINT))))
+            S::start(bases[r], bytemuck::must_cast(i32x4_mul(sums, i32x4_splat(-ZERO_POINT))))
         });
         let rows = integers.each_ref().map(|row| {
             let quads: [v128; BLOCK / 16] = quads(row).map(|bytes| {
@@ -128,7 +128,7 @@ impl<S: Sums> BlockDots<Q4Block> for NibbleQuads<S> {
     }
 
     #[inline(always)]
-    fn row(self, block: &Q4Block, x: &Quads<1>, steps: Steps) -> [v128; 4] {
+    fn row(self, block: &Q4Block, x: &Quads<1>, base: v128, steps: Steps) -> [v128; 4] {
         let start = i32x4_splat(x.starts[0]);
         let (mut p, mut q, mut r, mut s) = (start, start, start, start);
         unrolled!(PART in 0 1 2 3, apart by steps {
@@ -144,7 +144,7 @@ impl<S: Sums> BlockDots<Q4Block> for NibbleQuads<S> {
                 s = S::dot(s, high, quad);
             });
         });
-        [p, q, r, s].map(S::finish)
+        [p, q, r, s].map(|sum| S::finish(sum, base))
     }
 
     #[inline(always)]
@@ -152,6 +152,7 @@ impl<S: Sums> BlockDots<Q4Block> for NibbleQuads<S> {
         self,
         block: &Bytes,
         x: &Quads<M>,
+        bases: &[f32; M],
         steps: Steps,
     ) -> [[v128; 2]; M] {
         let mut sums = x.starts.map(|start| [i32x4_splat(start); 2]);
@@ -162,6 +163,6 @@ impl<S: Sums> BlockDots<Q4Block> for NibbleQuads<S> {
                 (*a, *b) = (S::dot(*a, left, input), S::dot(*b, right, input));
             }
         });
-        sums.map(|row| row.map(S::finish))
+        std::array::from_fn(|r| sums[r].map(|sum| S::finish(sum, f32x4_splat(bases[r]))))
     }
 }

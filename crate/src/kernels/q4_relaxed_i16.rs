@@ -30,7 +30,7 @@ impl Sums for Halves {
     }
 
     #[inline(always)]
-    fn start([a, b, c, d]: [i32; 4]) -> i32 {
+    fn start(_: f32, [a, b, c, d]: [i32; 4]) -> i32 {
         (a + c) & 0xffff | (b + d) << 16
     }
 
@@ -40,8 +40,8 @@ impl Sums for Halves {
     }
 
     #[inline(always)]
-    fn finish(sum: v128) -> v128 {
-        i32x4_extadd_pairwise_i16x8(sum)
+    fn finish(sum: v128, base: v128) -> v128 {
+        i32x4_add(i32x4_extadd_pairwise_i16x8(sum), base)
     }
 }
 

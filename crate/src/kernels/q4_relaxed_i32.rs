@@ -11,7 +11,9 @@ use super::quantised::Quantised;
 use super::relaxed_dot;
 
 /// Products with 4-bit weights in sums of 32 bits.
-pub(super) static KERNEL: Quantised<InVectors<NibbleQuads<Whole>>> = products(NibbleQuads::NEW);
+///
+/// A tile has six rows of inputs, as in `q8_relaxed`.
+pub(super) static KERNEL: Quantised<InVectors<NibbleQuads<Whole>>, 6> = products(NibbleQuads::NEW);
 
 /// A sum of 32 bits for each row.
 #[derive(Clone, Copy, Debug)]
@@ -26,8 +28,8 @@ impl Sums for Whole {
     }
 
     #[inline(always)]
-    fn start(sums: [i32; 4]) -> i32 {
-        sums.iter().sum()
+    fn start(base: f32, sums: [i32; 4]) -> i32 {
+        (base.to_bits() as i32).wrapping_add(sums.iter().sum())
     }
 
     #[inline(always)]
@@ -36,7 +38,7 @@ impl Sums for Whole {
     }
 
     #[inline(always)]
-    fn finish(sum: v128) -> v128 {
+    fn finish(sum: v128, _: v128) -> v128 {
         sum
     }
 }

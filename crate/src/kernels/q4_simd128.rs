@@ -62,8 +62,8 @@ impl BlockDots<Q4Block> for NibblePairs {
     type Unpacked = Q8Block;
 
     #[inline(always)]
-    fn input<const M: usize>(self, integers: &[[i32; BLOCK]; M]) -> Words<M> {
-        Words::pairs(integers, if M == 1 { ZERO_POINT } else { q8::ZERO_POINT })
+    fn input<const M: usize>(self, bases: [f32; M], integers: &[[i32; BLOCK]; M]) -> Words<M> {
+        Words::pairs(bases, integers, if M == 1 { ZERO_POINT } else { q8::ZERO_POINT })
     }
 
     #[inline(always)]
@@ -74,7 +74,7 @@ impl BlockDots<Q4Block> for NibblePairs {
     }
 
     #[inline(always)]
-    fn row(self, block: &Q4Block, x: &Words<1>, steps: Steps) -> [v128; 4] {
+    fn row(self, block: &Q4Block, x: &Words<1>, _: v128, steps: Steps) -> [v128; 4] {
         let start = i32x4_splat(x.starts[0]);
         let (mut p, mut q, mut r, mut s) = (start, start, start, start);
         unrolled!(PART in 0 1 2 3, apart by steps {
@@ -98,9 +98,10 @@ impl BlockDots<Q4Block> for NibblePairs {
         self,
         block: &Q8Block,
         x: &Words<M>,
+        bases: &[f32; M],
         steps: Steps,
     ) -> [[v128; 2]; M] {
-        BlockDots::<Q8Block>::half::<HALF, M>(Pairs, block, x, steps)
+        BlockDots::<Q8Block>::half::<HALF, M>(Pairs, block, x, bases, steps)
     }
 }
 

@@ -5,9 +5,9 @@
 //!
 //! one row     high sums += weights . high    16 rows of 4 columns, 4 times the same 4 inputs
 //!             low  sums += weights . low
-//!             at the end of a block 128 high sums - zero point Σ inputs + low sums
+//!             at the end of a block 128 high sums + base - zero point Σ inputs + low sums
 //! a tile      sums += weights . high         8 rows of 4 columns, steps 0..8
-//!             sums = 128 sums - zero point Σ inputs
+//!             sums = 128 sums + base - zero point Σ inputs
 //!             sums += weights . low          steps 8..16
 //! ```
 //!
@@ -41,20 +41,20 @@ pub(super) struct ByteQuads;
 pub(super) struct Parts<const M: usize> {
     /// The high parts of columns `4 i` to `4 i + 3` of each row as bytes, for all `i`, then the low ones.
     words: [[i32; M]; BLOCK / 2],
-    /// What the zero point takes from the dots of each row.
+    /// The base of each row, less what the zero point adds to its dots.
     starts: [i32; M],
 }
 
 impl<const M: usize> Parts<M> {
     #[inline(always)]
-    fn of(integers: &[[i32; BLOCK]; M], zero_point: i32) -> Self {
+    fn of(bases: [f32; M], integers: &[[i32; BLOCK]; M], zero_point: i32) -> Self {
         const { assert!(*FIRST.start() == -64 && *FIRST.end() == 63, "the range of low parts") };
         let rows: [[i32; BLOCK / 2]; M] = integers.each_ref().map(|row| {
             let high = row.map(|input| (input + 64) >> 7);
             let low: [i32; BLOCK] = std::array::from_fn(|k| row[k] - (high[k] << 7));
             bytemuck::must_cast([blocks_simd128::quads(&high), blocks_simd128::quads(&low)])
         });
-        Self { words: transposed(&rows), starts: starts(integers, zero_point) }
+        Self { words: transposed(&rows), starts: starts(bases, integers, zero_point) }
     }
 }
 
@@ -97,12 +97,12 @@ impl BlockDots<Q8QuadBlock> for ByteQuads {
     }
 
     #[inline(always)]
-    fn input<const M: usize>(self, integers: &[[i32; BLOCK]; M]) -> Parts<M> {
-        Parts::of(integers, relaxed_dot::zero_point())
+    fn input<const M: usize>(self, bases: [f32; M], integers: &[[i32; BLOCK]; M]) -> Parts<M> {
+        Parts::of(bases, integers, relaxed_dot::zero_point())
     }
 
     #[inline(always)]
-    fn row(self, block: &Q8QuadBlock, x: &Parts<1>, steps: Steps) -> [v128; 4] {
+    fn row(self, block: &Q8QuadBlock, x: &Parts<1>, _: v128, steps: Steps) -> [v128; 4] {
         let (zero, start) = (i32x4_splat(0), i32x4_splat(x.starts[0]));
         let (mut a, mut b, mut c, mut d) = (zero, zero, zero, zero);
         let (mut p, mut q, mut r, mut s) = (start, start, start, start);
@@ -124,6 +124,7 @@ impl BlockDots<Q8QuadBlock> for ByteQuads {
         self,
         block: &Q8QuadBlock,
         x: &Parts<M>,
+        _: &[f32; M],
         steps: Steps,
     ) -> [[v128; 2]; M] {
         let mut sums = [[i32x4_splat(0); 2]; M];
@@ -150,6 +151,7 @@ super::contract::kernel_contract!(q8_quads, "relaxed-i32", &KERNEL);
 #[cfg(test)]
 mod tests {
     use super::super::contract::Random;
+    use super::super::quantise::BASE;
     use super::super::{PANEL, Tile};
     use super::*;
 
@@ -168,7 +170,8 @@ mod tests {
         for (zero_point, value) in
             [(128, (|byte| byte.into()) as fn(u8) -> i32), (0, |byte| (byte as i8).into())]
         {
-            let (block, x) = (Q8QuadBlock::packed(&tile, zero_point), Parts::of(&[inputs], zero_point));
+            let (block, x) =
+                (Q8QuadBlock::packed(&tile, zero_point), Parts::of([BASE], &[inputs], zero_point));
             let dots: [i32; PANEL] = std::array::from_fn(|row| {
                 let dot = |words: &[[i32; 1]]| -> i32 {
                     let groups = words.iter().zip(&block.bytes);
@@ -183,7 +186,7 @@ mod tests {
                     products.sum()
                 };
                 let [high, low]: [&[_]; 2] = [&x.words[..BLOCK / 4], &x.words[BLOCK / 4..]];
-                128 * dot(high) + x.starts[0] + dot(low)
+                128 * dot(high) + (x.starts[0] - BASE.to_bits() as i32) + dot(low)
             });
             assert_eq!(dots, expected, "zero is {zero_point}");
         }

@@ -6,7 +6,7 @@
 //!                     inputs[pair]             → 4 times the same 2 inputs
 //!                     both += i32x4.dot_i16x8_s of lanes and inputs
 //!                     low  += i32x4.dot_i16x8_s of lanes & 255 and inputs
-//! end of a block      rows 0..4: low, rows 4..8: (both - low) >> 8
+//! end of a block      rows 0..4: low, rows 4..8: ((both - low) >> 8) + base
 //! ```
 
 use core::arch::wasm32::*;
@@ -36,7 +36,7 @@ pub(super) struct Words<const M: usize> {
 
 impl<const M: usize> Words<M> {
     #[inline(always)]
-    pub(super) fn pairs(integers: &[[i32; BLOCK]; M], zero_point: i32) -> Self {
+    pub(super) fn pairs(bases: [f32; M], integers: &[[i32; BLOCK]; M], zero_point: i32) -> Self {
         let rows: [[i32; BLOCK / 2]; M] = integers.each_ref().map(|row| {
             let pairs: [v128; BLOCK / 8] = std::array::from_fn(|i| {
                 let [low, high]: [v128; 2] = bytemuck::must_cast(row.as_chunks::<8>().0[i]);
@@ -44,14 +44,20 @@ impl<const M: usize> Words<M> {
             });
             bytemuck::must_cast(pairs)
         });
-        Self { words: transposed(&rows), starts: starts(integers, zero_point) }
+        Self { words: transposed(&rows), starts: starts(bases, integers, zero_point) }
     }
 }
 
-/// Where the dots of each row of inputs start, so that what a zero point adds to them is taken away.
+/// Where the dots of each row of inputs start: at its base, so that what a zero point adds to them is taken away.
 #[inline(always)]
-pub(super) fn starts<const M: usize>(integers: &[[i32; BLOCK]; M], zero_point: i32) -> [i32; M] {
-    integers.each_ref().map(|row| -zero_point * row.iter().sum::<i32>())
+pub(super) fn starts<const M: usize>(
+    bases: [f32; M],
+    integers: &[[i32; BLOCK]; M],
+    zero_point: i32,
+) -> [i32; M] {
+    std::array::from_fn(|r| {
+        (bases[r].to_bits() as i32).wrapping_sub(zero_point * integers[r].iter().sum::<i32>())
+    })
 }
 
 /// `sum + Σ weights * inputs` of each lane's pair.
@@ -66,10 +72,10 @@ fn low(lanes: v128) -> v128 {
     v128_and(lanes, i16x8_splat(255))
 }
 
-/// The dots of high rows.
+/// The dots of high rows, added to the bits of `base`.
 #[inline(always)]
-fn high(both: v128, low: v128) -> v128 {
-    i32x4_shr(i32x4_sub(both, low), 8)
+fn high(both: v128, low: v128, base: v128) -> v128 {
+    i32x4_add(i32x4_shr(i32x4_sub(both, low), 8), base)
 }
 
 impl<B: AsRef<Integers> + Scales + Copy> BlockDots<B> for Pairs {
@@ -85,12 +91,12 @@ impl<B: AsRef<Integers> + Scales + Copy> BlockDots<B> for Pairs {
     }
 
     #[inline(always)]
-    fn input<const M: usize>(self, integers: &[[i32; BLOCK]; M]) -> Words<M> {
-        Words::pairs(integers, ZERO_POINT)
+    fn input<const M: usize>(self, bases: [f32; M], integers: &[[i32; BLOCK]; M]) -> Words<M> {
+        Words::pairs(bases, integers, ZERO_POINT)
     }
 
     #[inline(always)]
-    fn row(self, block: &B, x: &Words<1>, steps: Steps) -> [v128; 4] {
+    fn row(self, block: &B, x: &Words<1>, base: v128, steps: Steps) -> [v128; 4] {
         let Integers(integers) = block.as_ref();
         let start = i32x4_splat(x.starts[0]);
         let (mut a, mut p, mut b, mut q) = (start, start, start, start);
@@ -106,7 +112,7 @@ impl<B: AsRef<Integers> + Scales + Copy> BlockDots<B> for Pairs {
                 q = dot(q, low(right), pair);
             });
         });
-        [p, high(a, p), q, high(b, q)]
+        [p, high(a, p, base), q, high(b, q, base)]
     }
 
     #[inline(always)]
@@ -114,6 +120,7 @@ impl<B: AsRef<Integers> + Scales + Copy> BlockDots<B> for Pairs {
         self,
         block: &B,
         x: &Words<M>,
+        bases: &[f32; M],
         steps: Steps,
     ) -> [[v128; 2]; M] {
         let Integers(integers) = block.as_ref();
@@ -126,7 +133,10 @@ impl<B: AsRef<Integers> + Scales + Copy> BlockDots<B> for Pairs {
                 (*a, *p) = (dot(*a, lanes, pair), dot(*p, bytes, pair));
             }
         });
-        sums.map(|[a, p]| [p, high(a, p)])
+        std::array::from_fn(|r| {
+            let [a, p] = sums[r];
+            [p, high(a, p, f32x4_splat(bases[r]))]
+        })
     }
 }
 

@@ -1,11 +1,14 @@
 //! Products with blocks of integers, written once for every precision and instruction set.
 //!
-//! The inputs are quantised as the weights are, 32 columns to a scale. Inside a block all arithmetic is on integers and exact; around
-//! it stands one order of operations that are rounded one by one:
+//! The inputs become integers as the weights are, 32 columns to a scale; theirs is a power of two. Inside a block all arithmetic is on
+//! integers and exact; around it stands one order of operations that are rounded one by one:
 //!
 //! ```text
-//! sum[row] = sum[row] + f32(Σ_k weight[row][k] input[k]) * (scale of the weights[row] * scale of the inputs)
+//! sum[row] = sum[row] + f32(Σ_k weight[row][k] input[k]) * scale of the inputs * scale of the weights[row]
 //! ```
+//!
+//! Powers of two so that neither a conversion nor a multiplication is needed for the first product: inputs come with the
+//! [base](super::quantise::BASE) of their scale, dots are added to its bits, and what is subtracted is its value.
 //!
 //! So every kernel of a precision gives the same bits, in every build and browser, for one row of inputs and for many.
 
@@ -13,7 +16,7 @@ use std::ops::Range;
 
 use super::block::{BLOCK, Block, copy, padded};
 use super::panels::LARGEST_TILE;
-use super::quantise::{Scale, quantise_inputs};
+use super::quantise::{BASE, Scale, quantise_inputs};
 use super::{Entry, MatrixKernel, PANEL, WHOLE_TILES};
 
 /// Rows of `x` in a tile, for all kernels but those that say otherwise.
@@ -48,8 +51,8 @@ pub(super) trait Dots<B>: Copy + Sync + 'static {
     /// A block of weights as tiles read it, which may be wider than it is packed.
     type Unpacked: Copy;
 
-    /// Of row `r`, `integers[r]` are each worth `scales[r]`.
-    fn input<const M: usize>(self, scales: [f32; M], integers: &[[i32; BLOCK]; M]) -> Self::Input<M>;
+    /// Of row `r`, `integers[r]` have the base `bases[r]`.
+    fn input<const M: usize>(self, bases: [f32; M], integers: &[[i32; BLOCK]; M]) -> Self::Input<M>;
 
     /// `sums[p] += panels[p] x`, for one row of inputs.
     fn row(self, panels: &[B], x: &[Self::Input<1>], sums: &mut [Entry]);
@@ -154,7 +157,7 @@ pub(super) fn inputs<B, D: Dots<B>, const M: usize>(
     levels: i32,
 ) -> impl Iterator<Item = D::Input<M>> {
     // For all blocks: those of rows that are there are overwritten, others stay zeros. New ones for each block are a call to fill them.
-    let (mut scales, mut integers) = ([0.0; M], [[0; BLOCK]; M]);
+    let (mut bases, mut integers) = ([BASE; M], [[0; BLOCK]; M]);
     (0..k).step_by(BLOCK).map(move |start| {
         for (r, x) in x.chunks_exact(k).enumerate() {
             let padding; // of the last block; others are read where they lie
@@ -165,9 +168,9 @@ pub(super) fn inputs<B, D: Dots<B>, const M: usize>(
                     &padding
                 }
             };
-            scales[r] = quantise_inputs(x, levels, &mut integers[r]);
+            bases[r] = quantise_inputs(x, levels, &mut integers[r]);
         }
-        dots.input(scales, &integers)
+        dots.input(bases, &integers)
     })
 }
 

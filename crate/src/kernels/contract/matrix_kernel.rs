@@ -2,7 +2,7 @@
 
 use super::{Random, assert_close, bits};
 use crate::kernels::panels::{K_BLOCK, LARGEST_TILE as TILE, M_BLOCK};
-use crate::kernels::quantise::quantise_inputs;
+use crate::kernels::quantise::{quantise_inputs, worth};
 use crate::kernels::{BLOCK, Block, Entry, MatrixKernel, PANEL, Packed, reference};
 
 fn packed<B: Block>(n: usize, k: usize, w: &[f32]) -> Packed<B> {
@@ -32,8 +32,8 @@ fn as_seen<B: Block>(matrix: &Packed<B>, x: &[f32]) -> (Vec<f32>, Vec<f32>) {
     let quantised = x.chunks(BLOCK).flat_map(|x| {
         let (mut block, mut integers) = ([0.0; BLOCK], [0; BLOCK]);
         block[..x.len()].copy_from_slice(x);
-        let scale = quantise_inputs(&block, B::INPUT_LEVELS, &mut integers);
-        integers.into_iter().take(x.len()).map(move |integer| integer as f32 * scale)
+        let base = quantise_inputs(&block, B::INPUT_LEVELS, &mut integers);
+        integers.into_iter().take(x.len()).map(move |integer| worth(integer, base))
     });
     (w, quantised.collect())
 }
@@ -50,10 +50,10 @@ pub(in crate::kernels) fn matvec_is_close_to_the_reference<B: Block>(
             let mut y = vec![0.0; n];
             kernel.matvec(panels(&matrix), &x, None, &mut y);
             let (w, x) = as_seen(&matrix, &x);
-            // Each of k additions rounds a partial sum that is at most Σ |w x|, and a term was rounded four times.
+            // Each of k additions rounds a partial sum that is at most Σ |w x|, and a term was rounded three times.
             let bound = |row: usize| {
                 let terms = w[row * k..][..k].iter().zip(&x).map(|(w, x)| f64::from((w * x).abs()));
-                (k + 4) as f64 * f64::from(f32::EPSILON) * terms.sum::<f64>()
+                (k + 3) as f64 * f64::from(f32::EPSILON) * terms.sum::<f64>()
             };
             let expected = reference::matmul(&w, n, 1, k, &x);
             assert_close(&y, &expected, bound, &format!("{name}: [{n}, {k}]"));
@@ -136,8 +136,9 @@ pub(in crate::kernels) fn matmul_leaves_other_columns_alone<B: Block>(
     kernel: &dyn MatrixKernel<B>,
 ) {
     let (m, n, k) = (TILE + 2, 40, 9);
+    // Positive, so that no product is zero.
     let mut random = Random::new(4);
-    let (w, x) = (random.vec(21 * k), random.vec(m * k));
+    let [w, x] = [21, m].map(|rows| random.vec(rows * k).iter().map(|x| x.abs() + 0.1).collect::<Vec<_>>());
     let matrix = packed(21, k, &w);
     for k in [0, k] {
         let mut y = vec![7.0; m * n];
@@ -199,7 +200,8 @@ pub(in crate::kernels) fn plain_instruction_sets_give_the_bits_of_portable<B: Bl
 /// Sums inside a block at their largest magnitude, of both signs.
 pub(in crate::kernels) fn extremes_do_not_overflow<B: Block>(name: &str, kernel: &dyn MatrixKernel<B>) {
     let (m, n, k) = (TILE + 1, PANEL, 3 * BLOCK);
-    for (weight, input) in [(1.0, 1.0), (-1.0, 1.0), (1.0, -1.0), (-1.0, -1.0)] {
+    let largest = B::INPUT_LEVELS.max(1) as f32; // becomes the largest integer, which is worth 1
+    for (weight, input) in [(1.0, largest), (-1.0, largest), (1.0, -largest), (-1.0, -largest)] {
         let (matrix, x) = (packed(n, k, &vec![weight; n * k]), vec![input; m * k]);
         let mut y = vec![0.0; m * n];
         matrix.matmul(kernel, m, &x, None, &mut y);
