@@ -23,9 +23,9 @@ use candle_core::Tensor;
 use serde::Serialize;
 use stop::StopStrings;
 
-/// Tokens of a prompt that are read in one pass, at most: enough for the matrix products to be bounded by arithmetic, few
-/// enough that a stop is heard soon.
-pub const PREFILL_CHUNK: usize = 96;
+/// Tokens of a prompt that are read in one pass, at most: enough for the matrix products to be bounded by arithmetic, and not by the
+/// pass over all weights; few enough that a stop is heard soon.
+pub const PREFILL_CHUNK: usize = 132;
 
 /// Where the chunk that begins at `start`, at most `tokens`, ends. All but the last are whole tiles, and they are as equally long
 /// as that allows: each reads and unpacks all weights, which is too much for a few last tokens.
@@ -287,7 +287,7 @@ mod tests {
     #[test]
     fn chunks_are_whole_tiles_of_nearly_one_length() {
         for (tokens, lengths) in
-            [(1, &[1][..]), (96, &[96]), (97, &[60, 37]), (258, &[96, 84, 78]), (290, &[84, 72, 72, 62])]
+            [(1, &[1][..]), (132, &[132]), (133, &[72, 61]), (256, &[132, 124]), (290, &[108, 96, 86])]
         {
             let mut ends = vec![0];
             while ends[ends.len() - 1] < tokens {
