@@ -141,6 +141,11 @@ impl<B: Scales + NoUninit, D: BlockDots<B>> Dots<B> for InVectors<D> {
     }
 
     #[inline(always)]
+    fn copy(self, from: &Entry, to: &mut Entry) {
+        (0..PANEL / 4).for_each(|quad| store(load(from, quad), to, quad));
+    }
+
+    #[inline(always)]
     fn tile<const M: usize>(self, panel: &[D::Unpacked], x: &[Self::Input<M>], sums: &mut [Entry; M]) {
         self.half_tile::<B, 0, M>(panel, x, sums);
         self.half_tile::<B, 1, M>(panel, x, sums);

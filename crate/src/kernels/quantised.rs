@@ -60,6 +60,12 @@ pub(super) trait Dots<B>: Copy + Sync + 'static {
     /// A panel for many tiles, in `scratch` if it has to be made.
     fn unpacked<'a>(self, panel: &'a [B], scratch: &'a mut Vec<Self::Unpacked>) -> &'a [Self::Unpacked];
 
+    /// Copies an entry as `tile` will read it. A vector that was stored in halves, as compilers copy, is read only when both are in the
+    /// cache, and whatever was stored before them.
+    fn copy(self, from: &Entry, to: &mut Entry) {
+        *to = *from;
+    }
+
     /// `sums[r] += panel x[r]`, for the rows of a tile.
     fn tile<const M: usize>(self, panel: &[Self::Unpacked], x: &[Self::Input<M>], sums: &mut [Entry; M]);
 }
@@ -126,22 +132,28 @@ impl<B: Block, D: Dots<B>, const ROWS: usize> MatrixKernel<B> for Quantised<D, R
         let rows = |first: usize| &x[first * k..m.min(first + ROWS) * k];
         let tile = |first| inputs::<B, D, ROWS>(self.0, rows(first), k, B::INPUT_LEVELS).collect();
         let tiles: Vec<Vec<_>> = (0..m).step_by(ROWS).map(tile).collect();
-        let mut scratch = Vec::new();
+        let (mut scratch, mut sums) = (Vec::new(), [[0.0; PANEL]; ROWS]);
         for first in (0..columns.len()).step_by(PANEL) {
             let panel = self.0.unpacked(&panels[first / PANEL * blocks..][..blocks], &mut scratch);
             let rows = first..columns.len().min(first + PANEL);
             let columns = columns.start + rows.start..columns.start + rows.end;
             let bias = bias.map(|bias| padded(&bias[rows], 0.0));
             for (tile, y) in tiles.iter().zip(y.chunks_mut(ROWS * n)) {
-                let mut sums = [bias.unwrap_or_default(); ROWS];
-                if bias.is_none() {
-                    for (sums, y) in sums.iter_mut().zip(y.chunks_exact(n)) {
-                        *sums = padded(&y[columns.clone()], 0.0);
+                for (sums, y) in sums.iter_mut().zip(y.chunks_exact(n)) {
+                    let y = &y[columns.clone()];
+                    match (&bias, y.first_chunk()) {
+                        (Some(bias), _) => self.0.copy(bias, sums),
+                        (None, Some(y)) => self.0.copy(y, sums),
+                        (None, None) => *sums = padded(y, 0.0),
                     }
                 }
                 self.0.tile(panel, tile, &mut sums);
                 for (sums, y) in sums.iter().zip(y.chunks_exact_mut(n)) {
-                    copy::<PANEL>(&sums[..columns.len()], &mut y[columns.clone()]);
+                    let y = &mut y[columns.clone()];
+                    match y.first_chunk_mut() {
+                        Some(y) => self.0.copy(sums, y),
+                        None => copy::<PANEL>(&sums[..y.len()], y),
+                    }
                 }
             }
         }
