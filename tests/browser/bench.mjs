@@ -11,7 +11,7 @@ import { parseArgs } from "node:util";
 import { By } from "selenium-webdriver";
 import { call } from "./bench/call.mjs";
 import { browserName, median, preamble, recordFile, WHOLE_MACHINE, write } from "./bench/record.mjs";
-import { bothOf, show } from "./bench/table.mjs";
+import { besideRounds, show, together } from "./bench/table.mjs";
 import { makeCheckpoint } from "./bench/weights.mjs";
 import { ENGINES } from "./engines.mjs";
 import { hostSite } from "./site.mjs";
@@ -28,6 +28,8 @@ const NEW_TOKENS = 128;
 /** A prompt that nearly fills GPT-2's context, what is written after it, and how many rounds have it: it takes long to read. */
 const LONG = { prompt: 944, newTokens: 64, rounds: 3 };
 const LOADS = 3;
+/** What is measured of the machine before and after each round: a matrix of as many weights as GPT-2 124M has, several times. */
+const LIMITS = { ...WHOLE_MACHINE, rounds: 3 };
 
 const { values: options } = parseArgs({
   options: {
@@ -53,7 +55,7 @@ const record = {
   browser: "",
   flags: JSON.parse(readFileSync(local("crate/webdriver.json"), "utf8")),
   model: options.model ? basename(options.model) : "GPT-2 124M of random weights",
-  method: { prompts: PROMPTS, newTokens: NEW_TOKENS, long: LONG, rounds: Number(options.rounds), loads: LOADS, figures: "medians; limits: the best of before and after" },
+  method: { prompts: PROMPTS, newTokens: NEW_TOKENS, long: LONG, rounds: Number(options.rounds), loads: LOADS, limits: LIMITS, figures: "medians; kernels: the mean of the medians and the best of what was measured before and after each round (natively: before and after all); beside: of the best before a round and after it, the mean" },
   tables: tables(folder),
   builds: /** @type {Build[]} */ ([]),
 };
@@ -78,24 +80,30 @@ if (!options["no-record"]) {
 
 /** Every build with every precision that it offers. @returns {Promise<Build[]>} */
 async function measure() {
-  const subjects = await startSubjects();
-  const builds = BUILDS.filter((build) => subjects.some((subject) => subject.build === build));
-  // The machine is not quiet: its limits are taken before and after.
-  const before = await eachOf(builds, kernels);
+  const all = await startSubjects();
+  const builds = BUILDS.map((build) => ({
+    build,
+    subjects: all.filter((subject) => subject.build === build),
+    rounds: /** @type {[Line[], Line[]][]} */ ([]),
+  })).filter(({ subjects }) => subjects.length > 0);
   await driver.findElement(By.css("input")).sendKeys(readdirSync(folder).map((name) => join(folder, name)).join("\n"));
-  for (let i = 0; i < LOADS; i++) for (const subject of subjects) await load(subject);
+  for (let i = 0; i < LOADS; i++) for (const subject of all) await load(subject);
   for (let round = 0; round < record.method.rounds; round++) {
-    for (const subject of subjects) await run(subject, round);
+    for (const { build, subjects, rounds } of builds) {
+      // The machine is not quiet: its limits are taken before and after each round of a build.
+      const before = await kernels(build);
+      for (const subject of subjects) await run(subject, round);
+      rounds.push([before, await kernels(build)]);
+    }
     console.log(`round ${round + 1} of ${record.method.rounds}`);
   }
-  for (const { name } of subjects) await call(driver, "bench", "dispose", name);
-  const after = await eachOf(builds, kernels);
+  for (const { name } of all) await call(driver, "bench", "dispose", name);
   const sizes = JSON.parse(options.sizes);
-  return builds.map((build, i) => ({
+  return builds.map(({ build, subjects, rounds }) => ({
     build,
     wasm: sizes[build] ?? null,
-    kernels: bothOf(before[i] ?? [], after[i] ?? []),
-    models: subjects.filter((subject) => subject.build === build).map(report),
+    kernels: together(rounds.flat()),
+    models: subjects.map((subject) => report(subject, rounds)),
   }));
 }
 
@@ -176,9 +184,10 @@ async function run({ name, model, prefills, decodes, longDecodes }, round) {
 
 /**
  * @param {Subject} subject
+ * @param {[Line[], Line[]][]} rounds what was measured before and after each
  * @returns {Measured}
  */
-function report({ precision, storytellerTokens, model, loads, prefills, decodes, longDecodes }) {
+function report({ precision, storytellerTokens, model, loads, prefills, decodes, longDecodes }, rounds) {
   const pace = (/** @type {number} */ tokens, /** @type {number[]} */ ms) => ({ tokens, tokensPerSecond: (1000 * tokens) / median(ms), ms });
   return {
     precision,
@@ -190,6 +199,7 @@ function report({ precision, storytellerTokens, model, loads, prefills, decodes,
     prefill: PROMPTS.map((tokens, i) => pace(tokens, prefills[i] ?? [])),
     decode: pace(NEW_TOKENS - 1, decodes),
     longDecode: longDecodes.length > 0 ? pace(LONG.newTokens - 1, longDecodes) : null,
+    beside: besideRounds(rounds, model.kernel, precision),
   };
 }
 
@@ -200,7 +210,7 @@ function report({ precision, storytellerTokens, model, loads, prefills, decodes,
  * @returns {Promise<Line[]>}
  */
 async function kernels(build) {
-  return (await call(driver, "bench", "measure", build, WHOLE_MACHINE)).lines;
+  return (await call(driver, "bench", "measure", build, LIMITS)).lines;
 }
 
 /**
@@ -212,17 +222,4 @@ function tables(folder) {
   const width = config.n_embd ?? config.word_embed_proj_dim ?? config.hidden_size;
   const positions = (config.n_positions ?? config.max_position_embeddings + 2) * (config.n_embd ?? config.hidden_size);
   return { vocabulary: config.vocab_size * width, positions };
-}
-
-/**
- * One after the other.
- *
- * @template T, U
- * @param {T[]} items
- * @param {(item: T) => Promise<U>} make
- */
-async function eachOf(items, make) {
-  const made = [];
-  for (const item of items) made.push(await make(item));
-  return made;
 }

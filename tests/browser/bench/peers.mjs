@@ -17,7 +17,7 @@ import { writeGguf } from "./peers/gguf.mjs";
 import { host } from "./peers/host.mjs";
 import { writeOnnx } from "./peers/onnx.mjs";
 import { browserName, median, preamble, recordFile, WHOLE_MACHINE, write } from "./record.mjs";
-import { bothOf, megabytes, percent, print } from "./table.mjs";
+import { megabytes, percent, print, together } from "./table.mjs";
 import { GPT2, isMade, makeCheckpoint, markMade } from "./weights.mjs";
 
 /** @import { WebDriver } from "selenium-webdriver" */
@@ -148,7 +148,7 @@ async function compare() {
   }
   for (const { name } of entrants) await call(driver, "peers", "close", name);
   const after = await limits();
-  record.limits = bothOf(before, after);
+  record.limits = together([before, after]);
   record.engines = entrants.map(report);
 }
 

@@ -1,6 +1,7 @@
 // The figures of a benchmark beside the machine's limits, in a terminal.
 
 import { BYTES_PER_WEIGHT } from "../../../www/page/shares.js";
+import { median } from "./record.mjs";
 
 /** A line of the kernels' table. @typedef {import("../../../www/protocol.js").MeasuredLine} Line */
 
@@ -19,6 +20,7 @@ import { BYTES_PER_WEIGHT } from "../../../www/page/shares.js";
  * @property {Pace[]} prefill
  * @property {Pace | null} decode
  * @property {Pace | null} [longDecode] near the end of the context
+ * @property {{ read: number[], peak?: number[] }} [beside] the limits of each round, in GB/s and GMAC/s: see `besideRounds`
  */
 
 /** @typedef {{ build: string, wasm?: { bytes: number, gzipped: number } | null, kernels: Line[], models: Measured[] }} Build */
@@ -26,18 +28,45 @@ import { BYTES_PER_WEIGHT } from "../../../www/page/shares.js";
 /** Numbers in a model's tables: a token takes one row of each. @typedef {{ vocabulary: number, positions: number }} Tables */
 
 /**
- * What was measured before and after: the mean of the medians, the best of both.
+ * What was measured several times: the mean of the medians, the best of all.
  *
- * @param {Line[]} before
- * @param {Line[]} after
+ * @param {Line[][]} measurements
  * @returns {Line[]}
  */
-export function bothOf(before, after) {
-  return before.map((line, i) => {
-    const again = after[i] ?? line;
-    const best = line.unit.endsWith("/s") ? Math.max(line.best, again.best) : Math.min(line.best, again.best);
-    return { ...line, median: (line.median + again.median) / 2, best };
+export function together(measurements) {
+  return (measurements[0] ?? []).map((line, i) => {
+    const lines = measurements.map((lines) => lines[i] ?? line);
+    const better = line.unit.endsWith("/s") ? Math.max : Math.min;
+    const medians = lines.reduce((sum, { median }) => sum + median, 0);
+    return { ...line, median: medians / lines.length, best: better(...lines.map(({ best }) => best)) };
   });
+}
+
+/**
+ * The limits that bound a model, for each round: the mean of the best before it and the best after it.
+ *
+ * @param {[Line[], Line[]][]} rounds what was measured before and after each
+ * @param {string} kernel
+ * @param {string} precision
+ */
+export function besideRounds(rounds, kernel, precision) {
+  const { read, peak } = bounds(rounds[0]?.[0] ?? [], kernel, precision);
+  const beside = (/** @type {number} */ index) =>
+    rounds.map(([before, after]) => ((before[index]?.best ?? NaN) + (after[index]?.best ?? NaN)) / 2);
+  return { read: beside(read), ...(peak >= 0 && { peak: beside(peak) }) };
+}
+
+/**
+ * The indices of the lines that bound a model: reading memory, and the peak of its kernel's instruction.
+ *
+ * @param {Line[]} kernels
+ * @param {string} kernel
+ * @param {string} precision
+ */
+function bounds(kernels, kernel, precision) {
+  const read = kernels.findIndex(({ kernel, unit }) => kernel === "limit" && unit === "GB/s");
+  const matmul = kernels.find((line) => line.kernel === kernel && line.operation.startsWith(`${precision} matmul`));
+  return { read, peak: matmul?.limit ?? -1 };
 }
 
 /**
@@ -61,19 +90,21 @@ export function show(build, tables) {
 }
 
 /**
+ * "X % of Y GB/s" is the median of the rounds' shares beside the median of their limits.
+ *
  * @param {Measured} model
  * @param {Line[]} kernels
  * @param {Tables} tables
  */
-function row({ precision, kernel, parameters, load, memory, prefill, decode, longDecode }, kernels, tables) {
-  const read = /** @type {Line} */ (kernels.find(({ kernel, unit }) => kernel === "limit" && unit === "GB/s"));
-  const matmul = kernels.find((line) => line.kernel === kernel && line.operation.startsWith(`${precision} matmul`));
-  const peak = kernels[matmul?.limit ?? -1];
-  const paces = prefill.slice(0, 2).map(({ tokens, tokensPerSecond }) => {
-    const share = peak ? `, ${percent(multiplyAdds(parameters, tables, tokens) * tokensPerSecond, peak.best)}` : "";
-    return `${tokens}: ${tokensPerSecond.toFixed(0)} tokens/s${share}`;
+function row({ precision, kernel, parameters, load, memory, prefill, decode, longDecode, beside }, kernels, tables) {
+  const { read, peak } = bounds(kernels, kernel, precision);
+  const reading = beside?.read ?? [kernels[read]?.best ?? NaN];
+  const multiplying = beside?.peak ?? [kernels[peak]?.best ?? NaN];
+  const paces = prefill.slice(0, 2).map((pace) => {
+    const share = peak < 0 ? "" : `, ${shareOf(pace, multiplyAdds(parameters, tables, pace.tokens), multiplying)}`;
+    return `${pace.tokens}: ${pace.tokensPerSecond.toFixed(0)} tokens/s${share}`;
   });
-  const reads = ((BYTES_PER_WEIGHT[precision] ?? NaN) * (parameters - tables.positions) * (decode?.tokensPerSecond ?? NaN)) / 1e9;
+  const gigabytes = ((BYTES_PER_WEIGHT[precision] ?? NaN) * (parameters - tables.positions)) / 1e9;
   return [
     precision,
     kernel,
@@ -82,9 +113,21 @@ function row({ precision, kernel, parameters, load, memory, prefill, decode, lon
     paces[0] ?? "",
     paces[1] ?? "",
     decode ? `${decode.tokensPerSecond.toFixed(1)} tokens/s` : "",
-    `${percent(reads, read.best)} of ${read.best.toFixed(1)} GB/s`,
+    decode ? `${shareOf(decode, gigabytes, reading)} of ${median(reading).toFixed(1)} GB/s` : "",
     longDecode && decode ? `${longDecode.tokensPerSecond.toFixed(1)} tokens/s, ${percent(longDecode.tokensPerSecond, decode.tokensPerSecond)}` : "",
   ];
+}
+
+/**
+ * What a pace reaches of the limit of its round, by the median of all rounds.
+ *
+ * @param {Pace} pace
+ * @param {number} work of a token, in the unit of the limits
+ * @param {number[]} limits of the rounds, or one for all
+ */
+function shareOf({ tokens, ms }, work, limits) {
+  const limit = (/** @type {number} */ round) => (limits.length === 1 ? limits[0] : limits[round]) ?? NaN;
+  return percent(median(ms.map((ms, round) => (1000 * tokens * work) / ms / limit(round))), 1);
 }
 
 /**
