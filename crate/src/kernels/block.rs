@@ -22,7 +22,8 @@ pub trait Block: Copy + Debug + 'static {
     /// anything: their inputs are zero.
     const DEPTH: usize;
 
-    /// The largest magnitude of the integers that inputs of a product become; 0 where they stay floats.
+    /// The largest magnitude of the integers that inputs of a product become, one less than a power of two; 0 where they stay floats. The
+    /// weights that meet them are integers of at most 127 in magnitude.
     const INPUT_LEVELS: i32;
 
     /// A block of zeros.

@@ -45,7 +45,7 @@ pub struct Measurement {
 const HIDDEN: usize = 768;
 /// Its heads, of 64 dimensions each.
 const HEADS: usize = 12;
-/// Rows of a product with many: as long as chunks of a prompt become.
+/// Rows of a product with many: about as many as chunks of a prompt have.
 const CHUNK: usize = 8 * WHOLE_TILES;
 /// Positions of a long context.
 const CONTEXT: usize = 1000;
@@ -309,7 +309,7 @@ fn check_all<B: Block>() {
     matrix.set_rows(0, &w);
     w.chunks_mut(k).enumerate().for_each(|(row, w)| matrix.row(row, w));
     let expected = reference::matmul(&w, n, m, k, &x);
-    // Quantised inputs are off by up to half of 1/127.
+    // Quantised inputs are off by up to half of 1/64.
     let tolerance = if B::DEPTH == 1 { 1e-3 } else { 0.5 };
     for kernel in B::kernels() {
         let mut y = vec![0.0; m * n];

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! That is for one row of inputs; before many, a panel's nibbles become bytes, once for all tiles. Nibbles are weights plus 8, so sums
-//! start at -8 times the sum of the inputs that their lane will see.
+//! start at -8 times the sum of the inputs that their lane will see, and at the base of the inputs, which those of 16 bits get in the end.
 
 use core::arch::wasm32::*;
 use core::marker::PhantomData;
@@ -30,7 +30,7 @@ pub(super) trait Sums: Copy + Send + Sync + 'static {
         None
     }
 
-    /// A lane's start, of the base of the inputs and the sums in columns 0, 1, 2 and 3 of each group of four.
+    /// A lane's start, of the base of the inputs and -8 times the sums of columns 0, 1, 2 and 3 of each group of four.
     fn start(base: f32, sums: [i32; 4]) -> i32;
 
     /// `sum + Σ weights * inputs` of each lane's four columns; a weight is `0..=15`, an input `-127..=127`.

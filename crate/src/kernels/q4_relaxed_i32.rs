@@ -12,7 +12,8 @@ use super::relaxed_dot;
 
 /// Products with 4-bit weights in sums of 32 bits.
 ///
-/// A tile has six rows of inputs, as in `q8_relaxed`.
+/// A tile has six rows of inputs, for the reason of `q8_relaxed`: in assembly, on an Intel Xeon of 2023, a block of four takes 40 cycles and
+/// one of six 54, all of which their multiplications need.
 pub(super) static KERNEL: Quantised<InVectors<NibbleQuads<Whole>>, 6> = products(NibbleQuads::NEW);
 
 /// A sum of 32 bits for each row.

@@ -9,7 +9,7 @@
 //!                     dots of each with one of two pairs of inputs
 //! ```
 //!
-//! Nibbles are weights plus 8, so a block's dots start at -8 times the sum of its inputs. That is for one row of inputs; before many, a
+//! Nibbles are weights plus 8, so a block's dots start at the base of its inputs, less 8 times their sum. That is for one row of inputs; before many, a
 //! panel becomes one of [`Q8Block`]s, once for all tiles, which then are those of `q8_simd128`.
 
 use core::arch::wasm32::*;

@@ -14,9 +14,9 @@
 //! high = (both - low) / 256
 //! ```
 //!
-//! So no byte is widened, which is an instruction for every product. Inputs are 12-bit integers, whose magnitudes add up to 33,026 at
-//! most: so a dot stays below 2²², as a [base](super::quantise::BASE) needs it, and `both` below 2³¹. Beside the error of the weights, theirs
-//! is nothing. 544 bytes for 512 weights.
+//! So no byte is widened, which is an instruction for every product. Inputs are integers of up to 12 bits, whose magnitudes add up to
+//! 33,026 at most: so a dot stays below 2²², as a [base](super::quantise::BASE) needs it, and 256 dots below 2³¹. Beside the error of the
+//! weights, theirs is nothing. 544 bytes for 512 weights.
 //!
 //! The integers alone, whose scales lie elsewhere, are what the KV cache is made of: see [`Page`](super::Page).
 

@@ -48,7 +48,7 @@ impl<const M: usize> Words<M> {
     }
 }
 
-/// Where the dots of each row of inputs start: at its base, so that what a zero point adds to them is taken away.
+/// Where the dots of each row of inputs start: at its base, less what the zero point adds to them.
 #[inline(always)]
 pub(super) fn starts<const M: usize>(
     bases: [f32; M],

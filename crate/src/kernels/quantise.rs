@@ -85,8 +85,8 @@ pub(super) fn extremes(tile: &Tile) -> [f32; PANEL] {
     extremes
 }
 
-/// Writes [`BLOCK`] inputs of a matrix product as integers of `-levels..=levels`, and returns their base: see [`BASE`]. The base is not a
-/// number where an input is not, or is 2¹⁰⁰ or more.
+/// Writes [`BLOCK`] inputs of a matrix product as integers of `-levels..=levels`, and returns their base: see [`BASE`]. They are of half the
+/// levels where more would add up to more than [`LARGEST_SUM`]. The base is not a number where an input is not, or is 2¹⁰⁰ or more.
 ///
 /// `levels` is one less than a power of two.
 #[inline(always)]
@@ -100,20 +100,21 @@ pub(super) fn quantise_inputs(x: &[f32; BLOCK], levels: i32, integers: &mut [i32
         return f32::NAN;
     }
     let bits = (levels + 1).ilog2() as i32;
-    // The power of two below the largest, or, where that would round to `levels + 1`, the next; it is half of all levels.
+    // The power of two that becomes `(levels + 1) / 2`: the one below the largest, or the next where the largest would become `levels + 1`.
     let power = (largest.max(SMALLEST) + (1 << (23 - bits))) & EXPONENT;
     let mut base = f32::from_bits((power + ((24 - bits) << 23) + (1 << 22)) as u32); // 1.5 * 2^(24 - bits) of it
     let sum = round_all(x, base, integers);
-    if levels * BLOCK as i32 > LARGEST_SUM && sum > LARGEST_SUM {
+    let may_be_too_large = levels * BLOCK as i32 > LARGEST_SUM; // a constant: of 8 bits nothing is summed up
+    if may_be_too_large && sum > LARGEST_SUM {
         base *= 2.0;
         round_all(x, base, integers);
     }
     base
 }
 
-/// The sum of the magnitudes of a block's integers up to which no dot with weights of [`LEVELS_I8`] reaches 2²². Of integers of 12 bits only
-/// blocks with no small ones have more, and of 11 bits none: `32 * 1024`.
-const LARGEST_SUM: i32 = ((1 << 22) - 1) / LEVELS_I8;
+/// The sum of the magnitudes of a block's integers up to which no dot with weights of [`LEVELS_I8`] reaches 2²². Blocks of 12 bits have more if
+/// the mean magnitude is above 1,032, and blocks of 11 bits never: at most `32 * 1024`.
+pub(super) const LARGEST_SUM: i32 = ((1 << 22) - 1) / LEVELS_I8;
 
 /// Rounds to integers with `base`, and returns the sum of their magnitudes. In fours, of which compilers make vectors.
 #[inline(always)]
@@ -164,6 +165,11 @@ mod tests {
         for value in [0.0, 0.5, 1.5, 2.5, -0.5, -1.5, 126.5, -127.49, 0.499_999_97, 4e6] {
             assert_eq!(round(value), value.round_ties_even() as i32, "{value}");
         }
+        for scale in [1.0, 0.5f32.powi(60), 2f32.powi(90)] {
+            for integer in [0, 1, -1, 4_158_000, (1 << 22) - 1, 1 - (1 << 22)] {
+                assert_eq!(worth(integer, BASE * scale), integer as f32 * scale, "{integer}");
+            }
+        }
     }
 
     /// The integers of `x` and what one of them is worth.
@@ -200,9 +206,15 @@ mod tests {
 
     #[test]
     fn dots_with_the_largest_weights_stay_below_what_a_base_takes() {
-        for (x, steps) in
-            [(-1.0, 1024.0), (1.006, 1024.0), (1.01, 512.0), (-1.4, 512.0), (1.9999, 512.0), (2.0, 512.0)]
-        {
+        let border = 1032.0 / 1024.0;
+        for (x, steps) in [
+            (-1.0, 1024.0),
+            (border, 1024.0),
+            (border + 1.0 / 1024.0, 512.0),
+            (-1.4, 512.0),
+            (1.9999, 512.0),
+            (2.0, 512.0),
+        ] {
             let (integers, worth) = quantised(&[x; BLOCK], 2047);
             assert_eq!(worth, 1.0 / steps, "{x}");
             assert!(integers.iter().map(|integer| 127 * integer.abs()).sum::<i32>() < 1 << 22, "{x}");

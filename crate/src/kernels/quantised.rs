@@ -7,14 +7,14 @@
 //! sum[row] = sum[row] + f32(Σ_k weight[row][k] input[k]) * scale of the inputs * scale of the weights[row]
 //! ```
 //!
-//! Powers of two so that neither a conversion nor a multiplication is needed for the first product: inputs come with the
-//! [base](super::quantise::BASE) of their scale, dots are added to its bits, and what is subtracted is its value.
+//! They are powers of two so that the first product takes neither a conversion nor a multiplication: inputs come with the
+//! [base](super::quantise::BASE) of their scale, dots are added to its bits, and then its value is subtracted.
 //!
 //! So every kernel of a precision gives the same bits, in every build and browser, for one row of inputs and for many.
 
 use std::ops::Range;
 
-use super::block::{BLOCK, Block, copy, padded};
+use super::block::{BLOCK, Block, padded};
 use super::panels::LARGEST_TILE;
 use super::quantise::{BASE, Scale, quantise_inputs};
 use super::{Entry, MatrixKernel, PANEL, WHOLE_TILES};
@@ -45,7 +45,7 @@ pub(super) trait Dots<B>: Copy + Sync + 'static {
         None
     }
 
-    /// [`BLOCK`] inputs of each of `M` rows with their scales, as the loops below read them: from front to back.
+    /// [`BLOCK`] inputs of each of `M` rows with their bases, as the loops below read them: from front to back.
     type Input<const M: usize>: Copy;
 
     /// A block of weights as tiles read it, which may be wider than it is packed.
@@ -60,8 +60,8 @@ pub(super) trait Dots<B>: Copy + Sync + 'static {
     /// A panel for many tiles, in `scratch` if it has to be made.
     fn unpacked<'a>(self, panel: &'a [B], scratch: &'a mut Vec<Self::Unpacked>) -> &'a [Self::Unpacked];
 
-    /// Copies an entry as `tile` will read it. A vector that was stored in halves, as compilers copy, is read only when both are in the
-    /// cache, and whatever was stored before them.
+    /// Copies an entry by the vectors that `tile` reads. Compilers copy it in narrower parts, and a vector that was stored in parts is read
+    /// only when they and all that was stored before them have reached the cache.
     fn copy(self, from: &Entry, to: &mut Entry) {
         *to = *from;
     }
@@ -129,6 +129,7 @@ impl<B: Block, D: Dots<B>, const ROWS: usize> MatrixKernel<B> for Quantised<D, R
             return self.matvec(panels, x, bias, &mut y[columns]);
         }
         const { assert!(WHOLE_TILES.is_multiple_of(ROWS) && ROWS <= LARGEST_TILE) };
+        const { assert!((B::INPUT_LEVELS + 1).count_ones() == 1, "as `quantise_inputs` takes them") };
         let rows = |first: usize| &x[first * k..m.min(first + ROWS) * k];
         let tile = |first| inputs::<B, D, ROWS>(self.0, rows(first), k, B::INPUT_LEVELS).collect();
         let tiles: Vec<Vec<_>> = (0..m).step_by(ROWS).map(tile).collect();
@@ -152,7 +153,7 @@ impl<B: Block, D: Dots<B>, const ROWS: usize> MatrixKernel<B> for Quantised<D, R
                     let y = &mut y[columns.clone()];
                     match y.first_chunk_mut() {
                         Some(y) => self.0.copy(sums, y),
-                        None => copy::<PANEL>(&sums[..y.len()], y),
+                        None => y.copy_from_slice(&sums[..y.len()]),
                     }
                 }
             }

@@ -1,8 +1,8 @@
 //! Attention over keys and values of 8 bits: two products like those with [8-bit weights](super::super::q8).
 //!
 //! ```text
-//! scores[p]  = key_scale[p] Σ_d q[d] key[p][d]      the queries as 12-bit integers, 32 dimensions to a scale
-//! x[p]       = weights[p] value_scale[p]            as 12-bit integers, 32 positions to a scale; 0 where the query does not see
+//! scores[p]  = key_scale[p] Σ_d q[d] key[p][d]      the queries as integers of up to 12 bits, 32 dimensions to a scale
+//! x[p]       = weights[p] value_scale[p]            as such integers, 32 positions to a scale; 0 where the query does not see
 //! sums[d]    = Σ_p x[p] value[p][d]
 //! ```
 //!

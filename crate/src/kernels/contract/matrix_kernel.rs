@@ -2,7 +2,7 @@
 
 use super::{Random, assert_close, bits};
 use crate::kernels::panels::{K_BLOCK, LARGEST_TILE as TILE, M_BLOCK};
-use crate::kernels::quantise::{quantise_inputs, worth};
+use crate::kernels::quantise::{LARGEST_SUM, quantise_inputs, worth};
 use crate::kernels::{BLOCK, Block, Entry, MatrixKernel, PANEL, Packed, reference};
 
 fn packed<B: Block>(n: usize, k: usize, w: &[f32]) -> Packed<B> {
@@ -33,7 +33,7 @@ fn as_seen<B: Block>(matrix: &Packed<B>, x: &[f32]) -> (Vec<f32>, Vec<f32>) {
         let (mut block, mut integers) = ([0.0; BLOCK], [0; BLOCK]);
         block[..x.len()].copy_from_slice(x);
         let base = quantise_inputs(&block, B::INPUT_LEVELS, &mut integers);
-        integers.into_iter().take(x.len()).map(move |integer| worth(integer, base))
+        integers.into_iter().take(x.len()).map(move |integer| integer as f32 * worth(1, base))
     });
     (w, quantised.collect())
 }
@@ -50,10 +50,10 @@ pub(in crate::kernels) fn matvec_is_close_to_the_reference<B: Block>(
             let mut y = vec![0.0; n];
             kernel.matvec(panels(&matrix), &x, None, &mut y);
             let (w, x) = as_seen(&matrix, &x);
-            // Each of k additions rounds a partial sum that is at most Σ |w x|, and a term was rounded three times.
+            // Each addition of a block rounds a partial sum that is at most Σ |w x|, and each block was rounded once.
             let bound = |row: usize| {
                 let terms = w[row * k..][..k].iter().zip(&x).map(|(w, x)| f64::from((w * x).abs()));
-                (k + 3) as f64 * f64::from(f32::EPSILON) * terms.sum::<f64>()
+                (k.div_ceil(B::DEPTH) + 1) as f64 * f64::from(f32::EPSILON) * terms.sum::<f64>()
             };
             let expected = reference::matmul(&w, n, 1, k, &x);
             assert_close(&y, &expected, bound, &format!("{name}: [{n}, {k}]"));
@@ -200,7 +200,8 @@ pub(in crate::kernels) fn plain_instruction_sets_give_the_bits_of_portable<B: Bl
 /// Sums inside a block at their largest magnitude, of both signs.
 pub(in crate::kernels) fn extremes_do_not_overflow<B: Block>(name: &str, kernel: &dyn MatrixKernel<B>) {
     let (m, n, k) = (TILE + 1, PANEL, 3 * BLOCK);
-    let largest = B::INPUT_LEVELS.max(1) as f32; // becomes the largest integer, which is worth 1
+    // Becomes the largest integer that all of a block may be, and is worth 1.
+    let largest = B::INPUT_LEVELS.clamp(1, LARGEST_SUM / BLOCK as i32) as f32;
     for (weight, input) in [(1.0, largest), (-1.0, largest), (1.0, -largest), (-1.0, -largest)] {
         let (matrix, x) = (packed(n, k, &vec![weight; n * k]), vec![input; m * k]);
         let mut y = vec![0.0; m * n];
