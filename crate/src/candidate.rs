@@ -260,7 +260,7 @@ mod tests {
         let xl = r#"{"model_type":"gpt2","n_embd":1600,"n_layer":48,"n_head":25}"#;
         let refusal = estimate(xl, Precision::F32).unwrap_err().to_string();
         assert!(
-            refusal.contains("this model needs 6.89 GB in f32 (weights 6.23 GB"),
+            refusal.contains("this model needs 6.90 GB in f32 (weights 6.23 GB"),
             "weights and cache of GPT-2 XL: {refusal}"
         );
     }
