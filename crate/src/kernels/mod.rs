@@ -63,8 +63,9 @@
 //! 2. For blocks of integers in the vectors of wasm implement `blocks_simd128::BlockDots`: how [`BLOCK`] inputs are held, the dots of a
 //!    block with one row of inputs (`row`) and with a tile of them (`half`), both added to the bits of the inputs' bases (`quantise::BASE`: so
 //!    a dot must stay below 2²² in magnitude), which quads of rows `half` returns (`HALVES`), and what a panel becomes before tiles meet it
-//!    (`unpacked`, whose blocks carry their scales: the panel itself for `q8`, wider bytes for `q4`). The steps are written with `unrolled!(… apart by steps …)`, as a rule two to a part in `row` and one in `half`; plain code or a loop gives the same
-//!    bits, slower. The loops around, the scales and the quantising of the inputs come with it, and a `static KERNEL` of `products` is the
+//!    (`unpacked`, whose blocks carry their scales: the panel itself for `q8`, wider bytes for `q4`). The steps are written
+//!    with `unrolled!(… apart by steps …)`, as a rule two to a part in `row` and one in `half`; plain code or a loop gives the same bits,
+//!    slower. The loops around, the scales and the quantising of the inputs come with it, and a `static KERNEL` of `products` is the
 //!    kernel; `q8_simd128.rs` is the one to follow (its layout, and what its zero point adds, are in `q8.rs`; its `Words::pairs` and `dot`
 //!    serve others), and `q8_relaxed.rs` if results tell whether the processor has the instruction
 //!    (`has_instruction`), or inputs meet weights in parts (`PASSES`). In anything but vectors implement `quantised::Dots`, which is given panels
