@@ -349,7 +349,7 @@ mod tests {
             clock.set(clock.get() + 2.0); // every sample lasts two milliseconds
             clock.get()
         };
-        let results = measure(Settings { rows: 64, rounds: 3 }, &now).expect("fits");
+        let results = measure(Settings { rows: 64, rounds: 2 }, &now).expect("fits");
         for name in Entry::kernels().iter().map(|kernel| kernel.name()) {
             let lines: Vec<_> = results.iter().filter(|line| line.kernel == name).collect();
             assert!(lines.len() >= 7, "{name}: {lines:?}");

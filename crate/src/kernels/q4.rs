@@ -57,16 +57,21 @@ impl Scales for Q4Block {
 
 impl QuantisedBlock for Q4Block {
     fn dots(&self, inputs: &[i32; BLOCK]) -> [i32; PANEL] {
-        let mut dots = [-ZERO_POINT * inputs.iter().sum::<i32>(); PANEL];
-        for (halves, inputs) in self.weights.iter().zip(inputs.as_chunks::<4>().0) {
-            for (half, dots) in halves.iter().zip(dots.as_chunks_mut::<8>().0) {
-                let (low, high) = dots.split_at_mut(4);
-                for ((bytes, low), high) in half.as_chunks::<4>().0.iter().zip(low).zip(high) {
-                    for (input, place) in inputs.iter().zip(ORDER) {
-                        *low += i32::from(bytes[place] & 15) * input;
-                        *high += i32::from(bytes[place] >> 4) * input;
+        let mut dots = [0; PANEL];
+        let zero = ZERO_POINT * inputs.iter().sum::<i32>();
+        for half in 0..PANEL / 8 {
+            for row in 0..4 {
+                let [mut low, mut high] = [-zero; 2];
+                for (step, halves) in self.weights.iter().enumerate() {
+                    let bytes = halves[half].as_chunks::<4>().0[row];
+                    for (column, place) in ORDER.iter().enumerate() {
+                        let input = inputs[4 * step + column];
+                        low += i32::from(bytes[*place] & 15) * input;
+                        high += i32::from(bytes[*place] >> 4) * input;
                     }
                 }
+                dots[8 * half + row] = low;
+                dots[8 * half + 4 + row] = high;
             }
         }
         dots

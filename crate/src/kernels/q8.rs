@@ -97,13 +97,17 @@ impl Scales for Integers {
 impl QuantisedBlock for Integers {
     fn dots(&self, inputs: &[i32; BLOCK]) -> [i32; PANEL] {
         let mut dots = [0; PANEL];
-        for (halves, [x, y]) in self.0.iter().zip(inputs.as_chunks::<2>().0) {
-            for (half, dots) in halves.iter().zip(dots.as_chunks_mut::<8>().0) {
-                let (low, high) = dots.split_at_mut(4);
-                for (([a, b, c, d], low), high) in half.as_chunks::<4>().0.iter().zip(low).zip(high) {
-                    *low += (i32::from(*a) - ZERO_POINT) * x + (i32::from(*c) - ZERO_POINT) * y;
-                    *high += i32::from(*b as i8) * x + i32::from(*d as i8) * y;
+        for half in 0..PANEL / 8 {
+            for row in 0..4 {
+                let [mut low, mut high] = [0; 2];
+                for (pair, halves) in self.0.iter().enumerate() {
+                    let [a, b, c, d] = halves[half].as_chunks::<4>().0[row];
+                    let [x, y] = inputs.as_chunks::<2>().0[pair];
+                    low += (i32::from(a) - ZERO_POINT) * x + (i32::from(c) - ZERO_POINT) * y;
+                    high += i32::from(b as i8) * x + i32::from(d as i8) * y;
                 }
+                dots[8 * half + row] = low;
+                dots[8 * half + 4 + row] = high;
             }
         }
         dots
