@@ -122,9 +122,9 @@ fn optimise(variant: Variant) -> Result<Command> {
 /// wasm-opt, as it optimises this build.
 pub(crate) fn optimiser(variant: Variant, from: &Path, to: &Path) -> Result<Command> {
     let mut wasm_opt = command::program("wasm-opt")?;
-    wasm_opt.arg("-O3").args(WASM_OPT_FEATURES);
-    // Large functions that are called once stay functions: 9 kB less to download, and no kernel is among them.
-    wasm_opt.arg("--one-caller-inline-max-function-size=300");
+    // rustc has inlined and unrolled what is worth it: more passes take twice as long, for the same speed and more to
+    // download.
+    wasm_opt.arg("-O1").args(WASM_OPT_FEATURES);
     if variant == Variant::Relaxed {
         wasm_opt.arg("--enable-relaxed-simd");
     }
