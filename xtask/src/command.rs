@@ -50,9 +50,14 @@ pub(crate) fn capture(command: &mut Command) -> Result<String> {
 }
 
 /// Runs `command`, showing what it writes while it writes it; whether it succeeded, and what it wrote.
-pub(crate) fn watch(mut command: Command) -> Result<(bool, String)> {
+pub(crate) fn watch(command: Command) -> Result<(bool, String)> {
+    watch_as("", command)
+}
+
+/// `watch` for one of several commands at once: each line is shown after `prefix`.
+pub(crate) fn watch_as(prefix: &str, mut command: Command) -> Result<(bool, String)> {
     let line = shown(&command);
-    println!("$ {line}");
+    println!("{prefix}$ {line}");
     let (reader, writer) = std::io::pipe()?;
     command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
     let mut child = command.spawn().with_context(|| format!("starting {line}"))?;
@@ -65,7 +70,7 @@ pub(crate) fn watch(mut command: Command) -> Result<(bool, String)> {
         let output = String::from_utf8_lossy(&output);
         text.push_str(&output);
         text.push('\n');
-        writeln!(stdout, "{output}")?;
+        writeln!(stdout, "{prefix}{output}")?;
     }
     Ok((child.wait()?.success(), text))
 }

@@ -62,15 +62,22 @@ fn node_line(line: &str) -> Option<Tally> {
 }
 
 /// The steps run so far.
-#[derive(Default)]
 pub(crate) struct Report {
-    steps: Vec<(String, Tally, Duration)>,
+    start: Instant,
+    steps: Vec<Step>,
     notes: Vec<String>,
 }
 
-impl Report {
-    /// Runs a step under a heading. An error counts as one failure, and the next step still runs.
-    pub(crate) fn step(&mut self, name: &str, step: impl FnOnce() -> Result<Tally>) {
+/// A step that has ended.
+struct Step {
+    name: String,
+    tally: Tally,
+    elapsed: Duration,
+}
+
+impl Step {
+    /// Runs it under a heading. An error counts as one failure.
+    fn run(name: String, step: impl FnOnce() -> Result<Tally>) -> Self {
         println!("\n==== {name} ====");
         let start = Instant::now();
         let tally = step().unwrap_or_else(|error| {
@@ -78,12 +85,32 @@ impl Report {
             Tally::one(false)
         });
         let elapsed = start.elapsed();
-        println!(
-            "==== {name}: {} in {} ====",
-            if tally.failed == 0 { "ok" } else { "FAILED" },
-            seconds(elapsed)
-        );
-        self.steps.push((name.to_owned(), tally, elapsed));
+        let outcome = if tally.failed == 0 { "ok" } else { "FAILED" };
+        println!("==== {name}: {outcome} in {} ====", seconds(elapsed));
+        Self { name, tally, elapsed }
+    }
+}
+
+impl Report {
+    pub(crate) fn new() -> Self {
+        Self { start: Instant::now(), steps: Vec::new(), notes: Vec::new() }
+    }
+
+    /// Runs a step under a heading. If it fails, the next step still runs.
+    pub(crate) fn step(&mut self, name: &str, step: impl FnOnce() -> Result<Tally>) {
+        self.steps.push(Step::run(name.to_owned(), step));
+    }
+
+    /// Runs steps side by side: each waits much for something else than the processor.
+    pub(crate) fn together<F: FnOnce() -> Result<Tally> + Send>(&mut self, steps: Vec<(String, F)>) {
+        self.steps.extend(std::thread::scope(|scope| {
+            let run = |(name, step)| scope.spawn(move || Step::run(name, step));
+            let running: Vec<_> = steps.into_iter().map(run).collect();
+            running
+                .into_iter()
+                .map(|step| step.join().expect("a step returns its errors"))
+                .collect::<Vec<_>>()
+        }));
     }
 
     /// A line for the summary.
@@ -94,8 +121,8 @@ impl Report {
     /// Prints a line for each step and note, and the sum as the last line; whether nothing failed.
     pub(crate) fn close(self) -> bool {
         println!("\n{:44} {:>9} {:>7} {:>7} {:>8}", "step", "time", "passed", "failed", "skipped");
-        let (mut total, mut time) = (Tally::default(), Duration::ZERO);
-        for (name, tally, elapsed) in self.steps {
+        let mut total = Tally::default();
+        for Step { name, tally, elapsed } in self.steps {
             println!(
                 "{name:44} {:>9} {:>7} {:>7} {:>8}",
                 seconds(elapsed),
@@ -104,9 +131,8 @@ impl Report {
                 tally.skipped
             );
             total += tally;
-            time += elapsed;
         }
-        println!("{:44} {:>9}", "together", seconds(time));
+        println!("{:44} {:>9}", "together", seconds(self.start.elapsed()));
         for note in self.notes {
             println!("{note}");
         }

@@ -14,7 +14,7 @@ pub(crate) fn run(install: bool, steps: &[String]) -> Result<bool> {
     let wanted = |step: &str| steps.is_empty() || steps.iter().any(|wanted| wanted == step);
     needs::require(&known.into_iter().filter(|step| wanted(step)).collect::<Vec<_>>(), install)?;
 
-    let mut report = Report::default();
+    let mut report = Report::new();
     if wanted("fmt") {
         report.step("fmt", || check(cargo(&["fmt", "--all", "--check"])?));
     }
@@ -59,11 +59,16 @@ pub(crate) fn run(install: bool, steps: &[String]) -> Result<bool> {
         report.step("engine.js over a loopback port", || count(npm_script("engine")?));
     }
     if wanted("wasm") {
+        report.step("the tools of the wasm tests", || {
+            tools::install(&[tools::wasm_pack(), tools::wasm_bindgen()?, tools::geckodriver()])?;
+            Ok(Tally::one(true))
+        });
         for variant in wasm::Variant::ALL {
-            for browser in ["chrome", "firefox"] {
+            let step = |browser| {
                 let name = format!("wasm tests, {}, {browser}", variant.name());
-                report.step(&name, || count(wasm_tests(variant, browser)?));
-            }
+                (name, move || count_as(&format!("{browser}: "), wasm_tests(variant, browser)?))
+            };
+            report.together(["chrome", "firefox"].map(step).into());
         }
     }
     if wanted("browser") {
@@ -88,7 +93,12 @@ fn check(command: Command) -> Result<Tally> {
 
 /// A step whose command is a test runner.
 fn count(command: Command) -> Result<Tally> {
-    let (success, output) = command::watch(command)?;
+    count_as("", command)
+}
+
+/// `count` for one of several steps at once: each line is shown after `prefix`.
+fn count_as(prefix: &str, command: Command) -> Result<Tally> {
+    let (success, output) = command::watch_as(prefix, command)?;
     Ok(Tally::of(success, &output))
 }
 
@@ -109,9 +119,10 @@ fn wasm_cargo(variant: wasm::Variant, subcommand: &str) -> Result<Command> {
 
 /// The crate's tests in a dedicated worker of a real browser, through wasm-pack.
 fn wasm_tests(variant: wasm::Variant, browser: &str) -> Result<Command> {
-    tools::install(&[tools::wasm_pack(), tools::wasm_bindgen()?, tools::geckodriver()])?;
     let mut wasm_pack = command::program("wasm-pack")?;
     wasm_pack.args(["test", "--headless", &format!("--{browser}"), "crate", "--locked"]);
+    // All but the examples in the documentation, which no browser runs.
+    wasm_pack.args(["--lib", "--test", "*"]);
     wasm_pack.args(variant.cargo_options());
     wasm_pack.env("WASM_BINDGEN_TEST_TIMEOUT", wasm::TEST_TIMEOUT_SECONDS.to_string());
     command::without_rust_flags(&mut wasm_pack);
@@ -130,7 +141,7 @@ fn npm_script(name: &str) -> Result<Command> {
 fn browser_tests() -> Result<Command> {
     tools::node_packages("tests")?;
     let mut node = command::program("node")?;
-    node.args(["--test", "--test-reporter=spec", "--test-concurrency=1"]);
+    node.args(["--test", "--test-reporter=spec", "--test-concurrency=2"]);
     let files = project::files_below(&project::path("tests/browser"))?;
     node.args(files.iter().filter(|file| file.to_string_lossy().ends_with(".test.mjs")));
     node.env("VITRINE_SITE", site::default_folder());
