@@ -20,6 +20,16 @@ const CANDIDATES = {
 
 /** @typedef {keyof typeof CANDIDATES} Role */
 
+/** The elements of a selector, those first whose own words or labels hold a name: Chromium takes 25 ms to say what one is called. */
+const LIKELIEST_FIRST = `
+  const [selector, name] = arguments;
+  const holds = (one) => {
+    const labels = [...(one.labels ?? []), ...(one.ariaLabelledByElements ?? [])];
+    return [one.ariaLabel, one.textContent, ...labels.map((label) => label.textContent)].some((words) => words?.includes(name));
+  };
+  return [...document.querySelectorAll(selector)].sort((one, other) => holds(other) - holds(one));
+`;
+
 /** What WebKitGTK calls the roles of some native controls. @type {Partial<Record<Role, string>>} */
 const ALIASES = { combobox: "button", progressbar: "group", spinbutton: "textbox" };
 
@@ -61,7 +71,8 @@ export class Page {
     if (known) return known;
     /** @type {unknown[]} */
     const failures = [];
-    for (const candidate of await this.driver.findElements(By.css(CANDIDATES[role]))) {
+    const candidates = /** @type {WebElement[]} */ (await this.driver.executeScript(LIKELIEST_FIRST, CANDIDATES[role], name));
+    for (const candidate of candidates) {
       let itsRole, itsName;
       try {
         [itsRole, itsName] = [await candidate.getAriaRole(), await candidate.getAccessibleName()];
