@@ -102,6 +102,13 @@ export function zeroCheckpoint(folder, size) {
 }
 
 /**
+ * `zeroCheckpoint` of a size that writes slowly enough for a person to press a button meanwhile.
+ *
+ * @param {string} scratch the folder in which to make its own
+ */
+export const slowCheckpoint = (scratch) => zeroCheckpoint(join(scratch, "slow"), { layers: 12, hidden: 512, context: 1024 });
+
+/**
  * A small checkpoint with one thing wrong with it.
  *
  * @typedef {object} Broken

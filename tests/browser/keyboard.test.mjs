@@ -1,15 +1,11 @@
 // The page without a mouse.
 
 import assert from "node:assert/strict";
-import { join } from "node:path";
 import { test } from "node:test";
 import { Key } from "selenium-webdriver";
-import { zeroCheckpoint } from "./checkpoints.mjs";
+import { slowCheckpoint } from "./checkpoints.mjs";
 import { Page } from "./page.mjs";
 import { inEveryEngine } from "./suite.mjs";
-
-/** Slow enough that a person could stop it. */
-const SLOW = { layers: 12, hidden: 512, context: 1024 };
 
 /** More controls than the page has. */
 const MOST_TABS = 40;
@@ -61,7 +57,7 @@ inEveryEngine("with the keyboard alone", (stage) => {
 
   async function openSlow() {
     const page = await Page.open(stage.driver, stage.site.url);
-    await page.openFiles(zeroCheckpoint(join(stage.scratch, "slow"), SLOW));
+    await page.openFiles(slowCheckpoint(stage.scratch));
     await page.statusMatches(/Opened files is ready/);
     await stage.driver.executeScript("document.activeElement.blur()");
     await page.fill("spinbutton", "Max new tokens", 900);

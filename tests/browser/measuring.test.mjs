@@ -1,15 +1,11 @@
 // The panel "Measure this device": what it shows is what the engine measured, and the page writes before and after.
 
 import assert from "node:assert/strict";
-import { join } from "node:path";
 import { test } from "node:test";
 import { By, Key } from "selenium-webdriver";
-import { zeroCheckpoint } from "./checkpoints.mjs";
+import { slowCheckpoint } from "./checkpoints.mjs";
 import { Page } from "./page.mjs";
 import { inEveryEngine, json } from "./suite.mjs";
-
-/** Slow enough that a measurement could be asked for meanwhile. */
-const SLOW = { layers: 12, hidden: 512, context: 1024 };
 
 /** A measurement takes seconds, and on a busy machine many. */
 const PATIENCE_MS = 180_000;
@@ -148,7 +144,7 @@ inEveryEngine("this device is measured", (stage) => {
 
   test("nothing is measured while a text is written, and the text goes on", async () => {
     await open();
-    await page.openFiles(zeroCheckpoint(join(stage.scratch, "slow"), SLOW));
+    await page.openFiles(slowCheckpoint(stage.scratch));
     await page.statusMatches(/Opened files is ready/);
     await page.fill("spinbutton", "Max new tokens", 900);
     await press("Generate");

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { BROKEN, writeBroken } from "./checkpoints.mjs";
+import { BROKEN, slowCheckpoint, writeBroken } from "./checkpoints.mjs";
 import { imitateHub } from "./hub.mjs";
 import { Page } from "./page.mjs";
 import { inEveryEngine, json, local } from "./suite.mjs";
@@ -73,6 +73,21 @@ inEveryEngine("models", (stage) => {
     assert.match(await page.status(), /GPT-2 is still loaded/);
     assert.deepEqual(await workers(), ["ended", "alive", "ended"]);
     await writesAsGpt2(page);
+  });
+
+  test("a second model takes the place of the first, and gives its memory back", async () => {
+    const page = await Page.open(stage.driver, stage.site.url);
+    const memory = () => stage.driver.executeScript("return vitrine.engine.model.memory.wasm");
+    const small = Number(await memory());
+    await page.openFiles(slowCheckpoint(stage.scratch));
+    await page.statusMatches(/Opened files is ready/);
+    const large = Number(await memory());
+    await page.choose("Storyteller GPT-2");
+    await page.statusMatches(/Storyteller GPT-2 is ready/);
+    const again = Number(await memory());
+    assert.ok(large > 2 * small, `${large} bytes are more than ${small}`);
+    assert.ok(again < 1.5 * small, `${again} bytes are about ${small}`);
+    assert.ok((await page.generate()).length > 0);
   });
 
   test("the last of four quick picks is loaded, and nobody is told of a busy engine", async () => {

@@ -4,7 +4,6 @@ import assert from "node:assert/strict";
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { zeroCheckpoint } from "./checkpoints.mjs";
 import { Page } from "./page.mjs";
 import { inEveryEngine, json, local } from "./suite.mjs";
 
@@ -16,22 +15,7 @@ const FIXTURES = readdirSync(local("tests/fixtures"), { withFileTypes: true })
 /** The built-in model as the repository has it; the site ships it at 8 bits. */
 const STORYTELLER = ["config.json", "tokenizer.json", "model.safetensors"].map((file) => local(`www/models/storyteller/${file}`));
 
-/** Slow enough that a person could press Stop. */
-const SLOW = { layers: 12, hidden: 512, context: 1024 };
-
 inEveryEngine("the page writes", (stage) => {
-  async function openSlow() {
-    const page = await Page.open(stage.driver, stage.site.url);
-    await loadSlow(page);
-    return page;
-  }
-
-  /** @param {Page} page */
-  async function loadSlow(page) {
-    await page.openFiles(zeroCheckpoint(join(stage.scratch, "slow"), SLOW));
-    await page.statusMatches(/Opened files is ready/);
-  }
-
   test("the built-in model, opened as it was before the site made 8 bits of it, writes what the reference writes", async () => {
     const expected = json("www/models/storyteller/expected.json");
     const page = await Page.open(stage.driver, `${stage.site.url}?precision=f32`);
@@ -98,50 +82,6 @@ inEveryEngine("the page writes", (stage) => {
     assert.notEqual(await page.generate(), first);
   });
 
-  test("Stop answers at once, keeps the text and leaves the page usable", async () => {
-    const page = await openSlow();
-    await page.fill("spinbutton", "Max new tokens", 1000);
-    await page.press("Generate");
-    await page.until("some text is there", async () => (await page.output()).length > 20);
-    const stoppedAfterMs = await stop(page);
-    assert.ok(stoppedAfterMs < 2000, `stopping took ${stoppedAfterMs} ms`);
-    assert.match(await page.status(), /Stopped after \d+ tokens/);
-    assert.ok((await page.output()).length > 20);
-    await page.fill("spinbutton", "Max new tokens", 3);
-    assert.ok((await page.generate()).length > 0);
-  });
-
-  test("Stop answers while a long prompt is read", async () => {
-    const page = await openSlow();
-    await stage.driver.executeScript(
-      "arguments[0].value = 'the old king '.repeat(300)",
-      await page.element("textbox", "Prompt"),
-    );
-    await page.press("Generate");
-    await page.statusMatches(/Reading the prompt: \d+ of \d+/);
-    const stoppedAfterMs = await stop(page);
-    assert.ok(stoppedAfterMs < 2000, `stopping took ${stoppedAfterMs} ms`);
-    assert.match(await page.status(), /Stopped after 0 tokens/);
-  });
-
-  test("the page never freezes, while a model loads or writes", async () => {
-    const page = await Page.open(stage.driver, stage.site.url);
-    await stage.driver.executeScript(`
-      const { dataset } = document.documentElement;
-      let [last, longest] = [performance.now(), 0];
-      setInterval(() => {
-        const now = performance.now();
-        dataset.longestPauseMs = longest = Math.max(longest, now - last);
-        last = now;
-      }, 10);
-    `);
-    await loadSlow(page);
-    await page.fill("spinbutton", "Max new tokens", 60);
-    assert.ok((await page.generate()).length > 0);
-    const pauseMs = Number(await stage.driver.executeScript("return document.documentElement.dataset.longestPauseMs"));
-    assert.ok(pauseMs < 500, `the page stood still for ${pauseMs} ms`);
-  });
-
   for (const name of FIXTURES) {
     test(`files opened by hand write what the reference writes: ${name}`, async () => {
       const folder = local(`tests/fixtures/${name}`);
@@ -155,20 +95,6 @@ inEveryEngine("the page writes", (stage) => {
       assert.equal(await page.generate(), greedy.text);
     });
   }
-
-  test("a second model takes the place of the first, and gives its memory back", async () => {
-    const page = await Page.open(stage.driver, stage.site.url);
-    const memory = () => stage.driver.executeScript("return vitrine.engine.model.memory.wasm");
-    const small = Number(await memory());
-    await loadSlow(page);
-    const large = Number(await memory());
-    await page.choose("Storyteller GPT-2");
-    await page.statusMatches(/Storyteller GPT-2 is ready/);
-    const again = Number(await memory());
-    assert.ok(large > 2 * small, `${large} bytes are more than ${small}`);
-    assert.ok(again < 1.5 * small, `${again} bytes are about ${small}`);
-    assert.ok((await page.generate()).length > 0);
-  });
 });
 
 /** @param {import("selenium-webdriver").WebDriver} driver */
@@ -177,17 +103,4 @@ async function relaxedSimd(driver) {
     const done = arguments[arguments.length - 1];
     import(new URL("capabilities.js", location.href).href).then((module) => done(module.detectCapabilities().relaxedSimd));
   `);
-}
-
-/**
- * Presses Stop and waits for the end.
- *
- * @param {Page} page
- * @returns {Promise<number>} milliseconds that it took
- */
-async function stop(page) {
-  const pressed = Date.now();
-  await page.press("Stop");
-  await page.until("the writing has stopped", () => page.canPress("Generate"));
-  return Date.now() - pressed;
 }
