@@ -123,9 +123,15 @@ mod tests {
 
     #[test]
     fn what_a_command_writes_is_kept_with_its_success() -> Result<()> {
-        let mut shell = program("sh")?;
-        shell.args(["-c", "echo one; echo two >&2; exit 3"]);
-        assert_eq!(watch(shell)?, (false, "one\ntwo\n".to_owned()));
+        for prefix in ["", "shell: "] {
+            let mut shell = program("sh")?;
+            shell.args(["-c", "echo one; echo two >&2; exit 3"]);
+            assert_eq!(
+                watch_as(prefix, shell)?,
+                (false, "one\ntwo\n".to_owned()),
+                "the prefix is shown, not kept"
+            );
+        }
         Ok(())
     }
 

@@ -153,6 +153,7 @@ fn seconds(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use anyhow::Context;
 
     #[test]
     fn closing_lines_are_counted() {
@@ -162,6 +163,23 @@ mod tests {
         let node = "ℹ tests 9\nℹ pass 5\nℹ fail 1\nℹ cancelled 1\nℹ skipped 2\nℹ todo 0\n";
         assert_eq!(Tally::of(false, node), Tally { passed: 5, failed: 2, skipped: 2 });
         assert_eq!(Tally::of(true, "# pass 4\n# fail 0\n"), Tally { passed: 4, failed: 0, skipped: 0 });
+    }
+
+    #[test]
+    fn steps_together_run_at_once_and_are_told_in_their_order() {
+        let both_run = std::sync::Barrier::new(2);
+        let mut report = Report::new();
+        let step = |name: &str, tally: Option<Tally>| {
+            let both_run = &both_run;
+            (name.to_owned(), move || {
+                both_run.wait();
+                tally.context("no tally")
+            })
+        };
+        report.together(vec![step("one", None), step("other", Some(Tally::one(true)))]);
+        let told: Vec<_> = report.steps.iter().map(|step| (step.name.as_str(), step.tally.failed)).collect();
+        assert_eq!(told, [("one", 1), ("other", 0)]);
+        assert!(!report.close());
     }
 
     #[test]
