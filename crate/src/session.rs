@@ -170,7 +170,8 @@ impl Session {
     }
 
     /// The logits of every position of `ids`, `[seq, vocabulary]`, read from the beginning in chunks of `chunk`
-    /// tokens. `observe` is given every named activation of every chunk, `[seq of the chunk, features]`.
+    /// tokens. `observe` is given every named activation of every chunk, `[seq of the chunk, features]`, to read or copy: the model writes
+    /// over it.
     ///
     /// # Errors
     /// [`Error::Request`] for no ids, an id beyond the vocabulary, or an empty chunk; [`Error::Context`] for too many.

@@ -1,9 +1,9 @@
 //! Elementwise nonlinearities.
 
-use super::{Kernels, Weights};
+use super::{Kernels, Weights, write_values};
 use crate::error::{Error, Result};
 use crate::kernels::Activation;
-use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor};
+use candle_core::Tensor;
 
 /// An activation function between two linear layers.
 #[derive(Clone, Copy, Debug)]
@@ -38,20 +38,7 @@ impl Nonlinearity {
     /// # Errors
     /// [`Error::Candle`] where `x` cannot be written to.
     pub fn forward(&self, x: Tensor) -> Result<Tensor> {
-        x.inplace_op1(self)?;
+        write_values(&x, |x| self.kernels.vector.activation(self.activation, x))?;
         Ok(x)
-    }
-}
-
-impl InplaceOp1 for Nonlinearity {
-    fn name(&self) -> &'static str {
-        "nonlinearity"
-    }
-
-    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
-        let (start, end) = layout.contiguous_offsets().expect("activations are contiguous");
-        let CpuStorage::F32(values) = storage else { panic!("activations are f32") };
-        self.kernels.vector.activation(self.activation, &mut values[start..end]);
-        Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! Tables of vectors, one for each token or position.
 
 use super::matrix::Matrix;
-use super::{Layout, Linear, Rows, Weights, tensor};
+use super::{Layout, Linear, Rows, Weights, add, tensor, write_values};
 use crate::error::{Error, Result};
 use candle_core::Tensor;
 use std::rc::Rc;
@@ -61,15 +61,15 @@ impl PositionEmbedding {
         Ok(Self { table, size, offset })
     }
 
-    /// The vectors of `seq` positions from `start` on, `[seq, size]`.
+    /// Adds the vectors of the positions from `start` on to `x`, `[seq, size]`, in place.
     ///
     /// # Panics
     /// Beyond the positions that the table holds.
     ///
     /// # Errors
-    /// [`Error::Candle`] where the result cannot be made a tensor.
-    pub fn forward(&self, start: usize, seq: usize) -> Result<Tensor> {
-        let start = self.offset + start;
-        tensor(self.table[start * self.size..(start + seq) * self.size].to_vec(), (seq, self.size))
+    /// [`Error::Candle`] where `x` cannot be written to.
+    pub fn add_to(&self, x: &Tensor, start: usize) -> Result<()> {
+        let start = (self.offset + start) * self.size;
+        write_values(x, |x| add(x, &self.table[start..start + x.len()]))
     }
 }

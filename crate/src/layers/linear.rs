@@ -3,7 +3,7 @@
 #![allow(clippy::single_range_in_vec_init, reason = "ranges of rows come in lists, and most lists hold one")]
 
 use super::matrix::Matrix;
-use super::{Mode, Weights, tensor, with_values};
+use super::{Mode, Weights, add, tensor, with_values, write_values};
 use crate::error::Result;
 use crate::kernels::PANEL;
 use candle_core::Tensor;
@@ -114,14 +114,31 @@ impl Linear {
     /// # Errors
     /// [`crate::Error::Candle`] where the result cannot be made a tensor.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        tensor(self.outputs(x)?, (x.dim(0)?, self.out_features))
+    }
+
+    /// Adds the result to `residual`, `[seq, out_features]`, in place. It is rounded as a sum of the two: adding product by product to
+    /// a large residual would lose more.
+    ///
+    /// # Errors
+    /// [`crate::Error::Candle`] where `residual` cannot be written to.
+    pub fn add_to(&self, residual: &Tensor, x: &Tensor) -> Result<()> {
+        let y = self.outputs(x)?;
+        write_values(residual, |residual| add(residual, &y))
+    }
+
+    fn outputs(&self, x: &Tensor) -> Result<Vec<f32>> {
         let (seq, in_features) = x.dims2()?;
         assert_eq!(in_features, self.in_features, "input of a linear layer");
-        let mut y = vec![0.0; seq * self.out_features];
         with_values(x, |x| {
-            self.weight.multiply(seq, x, self.bias.as_deref(), &mut y);
-            Ok(())
-        })?;
-        tensor(y, (seq, self.out_features))
+            // One row is written once where it begins as the bias, and not as zeros that the bias then replaces.
+            let (mut y, bias) = match &self.bias {
+                Some(bias) if seq == 1 => (bias.clone(), None),
+                bias => (vec![0.0; seq * self.out_features], bias.as_deref()),
+            };
+            self.weight.multiply(seq, x, bias, &mut y);
+            Ok(y)
+        })
     }
 }
 
@@ -210,15 +227,27 @@ mod tests {
         Checkpoint::open(vec![Box::new(BytesSource::new("layer.safetensors", file))]).expect("a checkpoint")
     }
 
-    /// The output of the rows in `ranges` for `seq` rows of input.
-    fn forward(name: &str, layout: Layout, ranges: Vec<Range<usize>>, seq: usize) -> Vec<f32> {
+    /// The rows in `ranges` of a layer.
+    fn layer(name: &str, layout: Layout, ranges: Vec<Range<usize>>) -> Linear {
         let checkpoint = checkpoint();
         let mut progress = |_, _| {};
         let root = Weights::load(&checkpoint, Precision::F32, 0, &mut progress);
         let rows = Rows::all(root.pp(name), OUT).ranges(ranges);
-        let linear = at_once(Linear::load(&[rows], IN, layout)).expect("a layer");
-        let x = tensor((0..seq * IN).map(|i| value(i * 3)).collect(), (seq, IN)).expect("an input");
-        with_values(&linear.forward(&x).expect("an output"), |y| Ok(y.to_vec())).expect("values")
+        at_once(Linear::load(&[rows], IN, layout)).expect("a layer")
+    }
+
+    /// `seq` rows of input.
+    fn input(seq: usize) -> Tensor {
+        tensor((0..seq * IN).map(|i| value(i * 3)).collect(), (seq, IN)).expect("an input")
+    }
+
+    fn values(x: &Tensor) -> Vec<f32> {
+        with_values(x, |x| Ok(x.to_vec())).expect("values")
+    }
+
+    /// The output of the rows in `ranges` for `seq` rows of input.
+    fn forward(name: &str, layout: Layout, ranges: Vec<Range<usize>>, seq: usize) -> Vec<f32> {
+        values(&layer(name, layout, ranges).forward(&input(seq)).expect("an output"))
     }
 
     #[test]
@@ -239,6 +268,25 @@ mod tests {
             let expected = products.sum::<f64>() + f64::from(value(out + 5));
             // 21 products of magnitude 1, each rounded once or twice.
             assert!((f64::from(*y) - expected).abs() < 1e-5, "[{row}, {out}]: {y} for {expected}");
+        }
+    }
+
+    #[test]
+    fn a_row_is_the_same_alone_and_among_others() {
+        let rows = forward("torch", Layout::OutIn, vec![0..OUT], 3);
+        assert_eq!(forward("torch", Layout::OutIn, vec![0..OUT], 1), rows[..OUT]);
+    }
+
+    #[test]
+    fn a_residual_grows_by_the_output() {
+        let layer = layer("torch", Layout::OutIn, vec![0..OUT]);
+        for seq in [1, 3] {
+            let before: Vec<f32> = (0..seq * OUT).map(|i| value(i + 9) * 1e3).collect();
+            let residual = tensor(before.clone(), (seq, OUT)).expect("a residual");
+            layer.add_to(&residual, &input(seq)).expect("a sum");
+            let output = values(&layer.forward(&input(seq)).expect("an output"));
+            let sums: Vec<f32> = before.iter().zip(output).map(|(residual, y)| residual + y).collect();
+            assert_eq!(values(&residual), sums, "{seq} rows");
         }
     }
 

@@ -2,7 +2,7 @@
 //! a model file names none of them.
 //!
 //! Activations are candle tensors, f32, contiguous, `[seq, features]`; there is no batch dimension, since a page
-//! writes one text at a time. Not responsible for reading files (see [`crate::checkpoint`]) nor for arithmetic on
+//! writes one text at a time. The residual stream is one tensor, which layers add to in place. Not responsible for reading files (see [`crate::checkpoint`]) nor for arithmetic on
 //! slices (see [`crate::kernels`]).
 
 mod activation;
@@ -28,7 +28,8 @@ use crate::error::Result;
 use crate::kernels::{
     Block, Entry, MatrixKernel, Q4Block, Q8Block, VectorKernel, calibrate, calibrate::Q8Kernel,
 };
-use candle_core::{CpuStorage, Device, Shape, Storage, Tensor};
+use candle_core::{CpuStorage, Device, InplaceOp1, Layout as Strides, Shape, Storage, Tensor};
+use std::ops::Range;
 
 /// How the weights of the matrix products are held. Norms, biases and position tables are `f32` in each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -108,10 +109,37 @@ pub(crate) fn with_values<T>(x: &Tensor, read: impl FnOnce(&[f32]) -> Result<T>)
     let Storage::Cpu(CpuStorage::F32(values)) = &*storage else {
         panic!("activations are f32 on the CPU, found {:?}", x.dtype());
     };
+    read(&values[contiguous(layout)])
+}
+
+/// Runs `write` on the values of a contiguous f32 tensor, which everything that shares its storage sees.
+pub(crate) fn write_values(x: &Tensor, write: impl Fn(&mut [f32])) -> Result<()> {
+    struct Write<F>(F);
+    impl<F: Fn(&mut [f32])> InplaceOp1 for Write<F> {
+        fn name(&self) -> &'static str {
+            "write"
+        }
+
+        fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Strides) -> candle_core::Result<()> {
+            let CpuStorage::F32(values) = storage else { panic!("activations are f32") };
+            (self.0)(&mut values[contiguous(layout)]);
+            Ok(())
+        }
+    }
+    Ok(x.inplace_op1(&Write(write))?)
+}
+
+fn contiguous(layout: &Strides) -> Range<usize> {
     let Some((start, end)) = layout.contiguous_offsets() else {
         panic!("activations are contiguous, found {layout:?}");
     };
-    read(&values[start..end])
+    start..end
+}
+
+/// `x += y`, element by element.
+fn add(x: &mut [f32], y: &[f32]) {
+    assert!(x.len() == y.len(), "{} and {} values", x.len(), y.len());
+    x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
 }
 
 /// A tensor of `values`, without a copy.

@@ -151,10 +151,11 @@ impl Gpt2 {
 
 impl Model for Gpt2 {
     fn forward(&self, ids: &[u32], cache: &mut Cache, observe: Observer<'_>) -> Result<Tensor> {
-        let mut x = (self.wte.forward(ids)? + self.wpe.forward(cache.len(), ids.len())?)?; // [seq, n_embd]
+        let x = self.wte.forward(ids)?; // [seq, n_embd]
+        self.wpe.add_to(&x, cache.len())?;
         observe(&"embed", &x);
         for (layer, (block, cache)) in self.h.iter().zip(cache.layers_mut()).enumerate() {
-            x = block.forward(&x, cache)?;
+            block.add_to(&x, cache)?;
             observe(&format_args!("h.{layer}"), &x);
         }
         let x = self.ln_f.forward(&x)?;
@@ -186,10 +187,10 @@ impl Block {
         })
     }
 
-    /// `x` is `[seq, n_embd]`; so is the result.
-    fn forward(&self, x: &Tensor, cache: &mut LayerCache) -> Result<Tensor> {
-        let x = (x + self.attn.forward(&self.ln_1.forward(x)?, cache)?)?;
-        Ok((&x + self.mlp.forward(&self.ln_2.forward(&x)?)?)?)
+    /// `x` is `[seq, n_embd]`.
+    fn add_to(&self, x: &Tensor, cache: &mut LayerCache) -> Result<()> {
+        self.attn.add_to(x, &self.ln_1.forward(x)?, cache)?;
+        self.mlp.add_to(x, &self.ln_2.forward(x)?)
     }
 }
 
@@ -216,10 +217,10 @@ impl SelfAttention {
         })
     }
 
-    /// `x` is `[seq, n_embd]`; so is the result.
-    fn forward(&self, x: &Tensor, cache: &mut LayerCache) -> Result<Tensor> {
+    /// `residual` and `x` are `[seq, n_embd]`.
+    fn add_to(&self, residual: &Tensor, x: &Tensor, cache: &mut LayerCache) -> Result<()> {
         let qkv = self.c_attn.forward(x)?; // [seq, 3 * n_embd]
-        self.c_proj.forward(&self.attention.forward(&qkv, cache)?)
+        self.c_proj.add_to(residual, &self.attention.forward(&qkv, cache)?)
     }
 }
 
@@ -239,9 +240,9 @@ impl Mlp {
         })
     }
 
-    /// `x` is `[seq, n_embd]`; so is the result.
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    /// `residual` and `x` are `[seq, n_embd]`.
+    fn add_to(&self, residual: &Tensor, x: &Tensor) -> Result<()> {
         let x = self.act.forward(self.c_fc.forward(x)?)?; // [seq, inner]
-        self.c_proj.forward(&x)
+        self.c_proj.add_to(residual, &x)
     }
 }

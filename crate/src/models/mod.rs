@@ -12,7 +12,7 @@ use crate::layers::{Cache, Weights};
 use candle_core::Tensor;
 use std::fmt::Display;
 
-/// Given the name of a place in the model and the activation there, `[seq, features]`.
+/// Given the name of a place in the model and the activation there, `[seq, features]`. The model writes over it later: to keep it, copy it.
 pub type Observer<'a> = &'a mut dyn FnMut(&dyn Display, &Tensor);
 
 /// A causal language model.

@@ -197,10 +197,10 @@ impl Model for Opt {
         if let Some(project_in) = &self.project_in {
             x = project_in.forward(&x)?; // [seq, hidden_size]
         }
-        x = (x + self.embed_positions.forward(cache.len(), ids.len())?)?;
+        self.embed_positions.add_to(&x, cache.len())?;
         observe(&"embed", &x);
         for (index, (layer, cache)) in self.layers.iter().zip(cache.layers_mut()).enumerate() {
-            x = layer.forward(&x, cache)?;
+            x = layer.forward(x, cache)?;
             observe(&format_args!("layers.{index}"), &x);
         }
         if let Some(norm) = &self.final_layer_norm {
@@ -238,15 +238,19 @@ impl DecoderLayer {
         })
     }
 
-    /// `x` is `[seq, hidden_size]`; so is the result.
-    fn forward(&self, x: &Tensor, cache: &mut LayerCache) -> Result<Tensor> {
+    /// `x` is `[seq, hidden_size]`, and is written over; so is the result, which may be the same tensor.
+    fn forward(&self, mut x: Tensor, cache: &mut LayerCache) -> Result<Tensor> {
+        let (norm_1, norm_2) = (&self.self_attn_layer_norm, &self.final_layer_norm);
         if self.norm_before {
-            let x = (x + self.self_attn.forward(&self.self_attn_layer_norm.forward(x)?, cache)?)?;
-            Ok((&x + self.feed_forward.forward(&self.final_layer_norm.forward(&x)?)?)?)
+            self.self_attn.add_to(&x, &norm_1.forward(&x)?, cache)?;
+            self.feed_forward.add_to(&x, &norm_2.forward(&x)?)?;
         } else {
-            let x = self.self_attn_layer_norm.forward(&(x + self.self_attn.forward(x, cache)?)?)?;
-            self.final_layer_norm.forward(&(&x + self.feed_forward.forward(&x)?)?)
+            self.self_attn.add_to(&x, &x, cache)?;
+            x = norm_1.forward(&x)?;
+            self.feed_forward.add_to(&x, &x)?;
+            x = norm_2.forward(&x)?;
         }
+        Ok(x)
     }
 }
 
@@ -270,10 +274,10 @@ impl SelfAttention {
         })
     }
 
-    /// `x` is `[seq, hidden_size]`; so is the result.
-    fn forward(&self, x: &Tensor, cache: &mut LayerCache) -> Result<Tensor> {
+    /// `residual` and `x` are `[seq, hidden_size]`, and may be the same tensor.
+    fn add_to(&self, residual: &Tensor, x: &Tensor, cache: &mut LayerCache) -> Result<()> {
         let qkv = self.qkv_proj.forward(x)?; // [seq, 3 * hidden_size]
-        self.out_proj.forward(&self.attention.forward(&qkv, cache)?)
+        self.out_proj.add_to(residual, &self.attention.forward(&qkv, cache)?)
     }
 }
 
@@ -296,9 +300,9 @@ impl FeedForward {
         })
     }
 
-    /// `x` is `[seq, hidden_size]`; so is the result.
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    /// `residual` and `x` are `[seq, hidden_size]`, and may be the same tensor.
+    fn add_to(&self, residual: &Tensor, x: &Tensor) -> Result<()> {
         let x = self.act.forward(self.fc1.forward(x)?)?; // [seq, ffn_dim]
-        self.fc2.forward(&x)
+        self.fc2.add_to(residual, &x)
     }
 }
