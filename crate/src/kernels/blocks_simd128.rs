@@ -16,7 +16,7 @@ use bytemuck::NoUninit;
 use super::quantise::Scale;
 use super::quantised::{Dots, Quantised, Scales};
 use super::simd128::Simd128;
-use super::stream::Stream;
+use super::stream::{Stream, in_two_streams};
 use super::{BLOCK, Entry, Lanes, PANEL};
 
 /// What is done inside a block.
@@ -122,21 +122,24 @@ impl<B: Scales + NoUninit, D: BlockDots<B>> Dots<B> for InVectors<D> {
     #[inline(never)]
     fn row(self, panels: &[B], x: &[Self::Input<1>], sums: &mut [Entry]) {
         let (steps, stream) = (Steps::never(), Stream::of(panels));
-        for (panel, sums) in panels.chunks_exact(x.len().max(1)).zip(sums) {
-            let (mut a, mut b, mut c, mut d) = (load(sums, 0), load(sums, 1), load(sums, 2), load(sums, 3));
-            for (block, x) in panel.iter().zip(x) {
-                stream.ask_ahead(block);
-                let base = f32x4_splat(x.bases[0]);
-                let [p, q, r, s] = self.0.row(block, &x.integers, base, steps);
-                a = scaled(a, p, base, scales(block.scales(), 0));
-                b = scaled(b, q, base, scales(block.scales(), 1));
-                c = scaled(c, r, base, scales(block.scales(), 2));
-                d = scaled(d, s, base, scales(block.scales(), 3));
+        let add = |sums: &mut [v128; PANEL / 4], block: &B, x: &Self::Input<1>| {
+            stream.ask_ahead(block);
+            self.add_block(sums, block, x, steps);
+        };
+        let (pairs, last) = in_two_streams(panels, x.len(), sums);
+        for [(first, first_sums), (second, second_sums)] in pairs {
+            let (mut p, mut q) = (load_all(first_sums), load_all(second_sums));
+            for ((first, second), x) in first.iter().zip(second).zip(x) {
+                add(&mut p, first, x);
+                add(&mut q, second, x);
             }
-            store(a, sums, 0);
-            store(b, sums, 1);
-            store(c, sums, 2);
-            store(d, sums, 3);
+            store_all(p, first_sums);
+            store_all(q, second_sums);
+        }
+        if let Some((panel, sums)) = last {
+            let mut p = load_all(sums);
+            panel.iter().zip(x).for_each(|(block, x)| add(&mut p, block, x));
+            store_all(p, sums);
         }
     }
 
@@ -153,6 +156,25 @@ impl<B: Scales + NoUninit, D: BlockDots<B>> Dots<B> for InVectors<D> {
 }
 
 impl<D> InVectors<D> {
+    /// A block of a row.
+    #[inline(always)]
+    fn add_block<B: Scales>(
+        self,
+        [a, b, c, d]: &mut [v128; PANEL / 4],
+        block: &B,
+        x: &Input<D::Input<1>, 1>,
+        steps: Steps,
+    ) where
+        D: BlockDots<B>,
+    {
+        let base = f32x4_splat(x.bases[0]);
+        let [p, q, r, s] = self.0.row(block, &x.integers, base, steps);
+        *a = scaled(*a, p, base, scales(block.scales(), 0));
+        *b = scaled(*b, q, base, scales(block.scales(), 1));
+        *c = scaled(*c, r, base, scales(block.scales(), 2));
+        *d = scaled(*d, s, base, scales(block.scales(), 3));
+    }
+
     #[inline(never)]
     fn half_tile<B, const HALF: usize, const M: usize>(
         self,
@@ -211,6 +233,16 @@ fn load(entry: &Entry, quad: usize) -> v128 {
 #[inline(always)]
 fn store(sum: v128, entry: &mut Entry, quad: usize) {
     Simd128.store(sum, &mut entry.as_chunks_mut().0[quad]);
+}
+
+#[inline(always)]
+fn load_all(entry: &Entry) -> [v128; PANEL / 4] {
+    std::array::from_fn(|quad| load(entry, quad))
+}
+
+#[inline(always)]
+fn store_all(sums: [v128; PANEL / 4], entry: &mut Entry) {
+    sums.into_iter().enumerate().for_each(|(quad, sum)| store(sum, entry, quad));
 }
 
 /// `[row][column]` to `[column][row]`: a step reads a column of all rows.

@@ -12,7 +12,7 @@
 //! # Layout of a packed matrix
 //!
 //! Rows are taken [`PANEL`] = 16 at a time. A *panel* is a run of *blocks* ([`Block`]), each some columns of its 16 rows, stored so
-//! that every SIMD lane keeps the sum of its own row. So a matrix-vector product reads one stream from front to back, and no
+//! that every SIMD lane keeps the sum of its own row. So a matrix-vector product reads either half of the panels from front to back, and no
 //! horizontal addition is needed. Of `f32` a block is one column ([`Entry`]):
 //!
 //! ```text
@@ -30,7 +30,8 @@
 //!
 //! # The two regimes
 //!
-//! - *Row* (`m = 1`): the four vectors of a panel's entry times one input, four accumulators.
+//! - *Row* (`m = 1`): the four vectors of a panel's entry times one input, four accumulators; a panel of each half of the matrix in turns, since
+//!   memory gives more to two streams than to one (`stream`).
 //! - *Tile* (`m > 1`): 4 or 6 rows of `x` by half a panel, all sums in registers.
 //!
 //! Every output has exactly one accumulator that runs along `k` from front to back, in both regimes and in every tile

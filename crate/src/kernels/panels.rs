@@ -24,7 +24,7 @@ use std::ops::Range;
 
 use super::block::{copy, padded};
 use super::quantised::check_panels;
-use super::stream::{PAGE_ENTRIES, Stream};
+use super::stream::{PAGE_ENTRIES, Stream, in_two_streams};
 use super::{Entry, Lanes, MatrixKernel, PANEL, WHOLE_TILES};
 
 /// The most rows of `x` that a tile can have.
@@ -57,24 +57,25 @@ impl<L: Lanes, const TILE: usize> MatrixKernel<Entry> for F32Panels<L, TILE> {
             y.copy_from_slice(bias);
         }
         let stream = Stream::of(panels);
-        let (x, x_rest) = x.as_chunks::<PAGE_ENTRIES>();
-        // Page by page of memory, to ask for the next one; what is left of a panel, or all of a short one, asks for none.
-        let product = |panel: &[Entry], sums: &mut Entry| {
-            let (pages, rest) = panel.as_chunks::<PAGE_ENTRIES>();
-            for (page, x) in pages.iter().zip(x) {
-                stream.ask_ahead(page);
-                row(self.0, page, x, sums);
-            }
-            row(self.0, rest, x_rest, sums);
-        };
-        let mut panels = panels.chunks_exact(k.max(1));
         let (whole, rest) = y.as_chunks_mut::<PANEL>();
-        for (y, panel) in whole.iter_mut().zip(panels.by_ref()) {
-            product(panel, y);
+        let (panels, ragged) = panels.split_at(whole.len() * k);
+        let (pairs, last) = in_two_streams(panels, k, whole);
+        // As much as a page of memory at a time, to ask for the next one.
+        for [(first, first_sums), (second, second_sums)] in pairs {
+            let pages =
+                first.chunks(PAGE_ENTRIES).zip(second.chunks(PAGE_ENTRIES)).zip(x.chunks(PAGE_ENTRIES));
+            for ((first, second), x) in pages {
+                stream.ask_ahead(first);
+                stream.ask_ahead(second);
+                two_rows(self.0, [first, second], x, [first_sums, second_sums]);
+            }
         }
-        if let Some(panel) = panels.next() {
+        if let Some((panel, sums)) = last {
+            row(self.0, panel, x, sums);
+        }
+        if !rest.is_empty() {
             let mut sums = padded(rest, 0.0);
-            product(panel, &mut sums);
+            row(self.0, ragged, x, &mut sums);
             rest.copy_from_slice(&sums[..rest.len()]);
         }
     }
@@ -178,11 +179,34 @@ pub(super) fn row<L: Lanes>(lanes: L, panel: &[Entry], x: &[f32], sums: &mut Ent
         c = lanes.multiply_add(x, w_c, c);
         d = lanes.multiply_add(x, w_d, d);
     }
-    let [to_a, to_b, to_c, to_d] = sums.as_chunks_mut().0 else { unreachable!("16 = 4 x 4") };
-    lanes.store(a, to_a);
-    lanes.store(b, to_b);
-    lanes.store(c, to_c);
-    lanes.store(d, to_d);
+    store_all(lanes, [a, b, c, d], sums);
+}
+
+/// [`row`] for two panels at once.
+#[inline(always)]
+fn two_rows<L: Lanes>(lanes: L, [first, second]: [&[Entry]; 2], x: &[f32], [p, q]: [&mut Entry; 2]) {
+    let ([mut a, mut b], [mut c, mut d]) = (half(lanes, p, 0), half(lanes, p, 1));
+    let ([mut e, mut f], [mut g, mut h]) = (half(lanes, q, 0), half(lanes, q, 1));
+    for ((first, second), x) in first.iter().zip(second).zip(x) {
+        let x = lanes.splat(*x);
+        let ([w_a, w_b], [w_c, w_d]) = (half(lanes, first, 0), half(lanes, first, 1));
+        a = lanes.multiply_add(x, w_a, a);
+        b = lanes.multiply_add(x, w_b, b);
+        c = lanes.multiply_add(x, w_c, c);
+        d = lanes.multiply_add(x, w_d, d);
+        let ([w_e, w_f], [w_g, w_h]) = (half(lanes, second, 0), half(lanes, second, 1));
+        e = lanes.multiply_add(x, w_e, e);
+        f = lanes.multiply_add(x, w_f, f);
+        g = lanes.multiply_add(x, w_g, g);
+        h = lanes.multiply_add(x, w_h, h);
+    }
+    store_all(lanes, [a, b, c, d], p);
+    store_all(lanes, [e, f, g, h], q);
+}
+
+#[inline(always)]
+fn store_all<L: Lanes>(lanes: L, sums: [L::V; 4], entry: &mut Entry) {
+    sums.into_iter().zip(entry.as_chunks_mut().0).for_each(|(sum, to)| lanes.store(sum, to));
 }
 
 /// `sums[r] += Σ_i panel[i] * x[i][r]`.
