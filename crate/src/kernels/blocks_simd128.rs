@@ -129,7 +129,7 @@ impl<B: Scales + NoUninit, D: BlockDots<B>> Dots<B> for InVectors<D> {
         let (pairs, last) = in_two_streams(panels, x.len(), sums);
         for [(first, first_sums), (second, second_sums)] in pairs {
             let (mut p, mut q) = (load_all(first_sums), load_all(second_sums));
-            for ((first, second), x) in first.iter().zip(second).zip(x) {
+            for ((first, second), x) in abreast(abreast(first, second), x) {
                 add(&mut p, first, x);
                 add(&mut q, second, x);
             }
@@ -138,7 +138,7 @@ impl<B: Scales + NoUninit, D: BlockDots<B>> Dots<B> for InVectors<D> {
         }
         if let Some((panel, sums)) = last {
             let mut p = load_all(sums);
-            panel.iter().zip(x).for_each(|(block, x)| add(&mut p, block, x));
+            abreast(panel, x).for_each(|(block, x)| add(&mut p, block, x));
             store_all(p, sums);
         }
     }
@@ -185,7 +185,7 @@ impl<D> InVectors<D> {
         D: BlockDots<B>,
     {
         let ([left, right], steps) = (D::HALVES[HALF], Steps::never());
-        for (block, x) in panel.iter().zip(x) {
+        for (block, x) in abreast(panel, x) {
             let dots = self.0.half::<HALF, M>(block, &x.integers, &x.bases, steps);
             let (left_scales, right_scales) = (scales(block.scales(), left), scales(block.scales(), right));
             for ((sums, base), [a, b]) in sums.iter_mut().zip(x.bases).zip(dots) {
@@ -243,6 +243,14 @@ fn load_all(entry: &Entry) -> [v128; PANEL / 4] {
 #[inline(always)]
 fn store_all(sums: [v128; PANEL / 4], entry: &mut Entry) {
     sums.into_iter().enumerate().for_each(|(quad, sum)| store(sum, entry, quad));
+}
+
+/// `zip`, by a pointer into each slice. `zip` itself counts, and makes an address of the count by a multiplication: behind the dots
+/// that wait for the same port, and before every load of the next block.
+#[inline(always)]
+fn abreast<A: IntoIterator, B: IntoIterator>(a: A, b: B) -> impl Iterator<Item = (A::Item, B::Item)> {
+    let mut b = b.into_iter();
+    a.into_iter().map_while(move |a| Some((a, b.next()?)))
 }
 
 /// `[row][column]` to `[column][row]`: a step reads a column of all rows.
