@@ -58,6 +58,12 @@ pub(super) trait BlockDots<B>: Copy + Sync + 'static {
         bases: &[f32; M],
         steps: Steps,
     ) -> [[v128; 2]; M];
+
+    /// `sum + dots * scales`, rounded as two operations are.
+    #[inline(always)]
+    fn add_scaled(sum: v128, dots: v128, scales: v128) -> v128 {
+        f32x4_add(sum, f32x4_mul(dots, scales))
+    }
 }
 
 /// The step after which a block ends early: none, but no compiler may know that. Results do not depend on it.
@@ -169,10 +175,10 @@ impl<D> InVectors<D> {
     {
         let base = f32x4_splat(x.bases[0]);
         let [p, q, r, s] = self.0.row(block, &x.integers, base, steps);
-        *a = scaled(*a, p, base, scales(block.scales(), 0));
-        *b = scaled(*b, q, base, scales(block.scales(), 1));
-        *c = scaled(*c, r, base, scales(block.scales(), 2));
-        *d = scaled(*d, s, base, scales(block.scales(), 3));
+        *a = D::add_scaled(*a, f32x4_sub(p, base), scales(block.scales(), 0));
+        *b = D::add_scaled(*b, f32x4_sub(q, base), scales(block.scales(), 1));
+        *c = D::add_scaled(*c, f32x4_sub(r, base), scales(block.scales(), 2));
+        *d = D::add_scaled(*d, f32x4_sub(s, base), scales(block.scales(), 3));
     }
 
     #[inline(never)]
@@ -190,8 +196,8 @@ impl<D> InVectors<D> {
             let (left_scales, right_scales) = (scales(block.scales(), left), scales(block.scales(), right));
             for ((sums, base), [a, b]) in sums.iter_mut().zip(x.bases).zip(dots) {
                 let base = f32x4_splat(base);
-                store(scaled(load(sums, left), a, base, left_scales), sums, left);
-                store(scaled(load(sums, right), b, base, right_scales), sums, right);
+                store(D::add_scaled(load(sums, left), f32x4_sub(a, base), left_scales), sums, left);
+                store(D::add_scaled(load(sums, right), f32x4_sub(b, base), right_scales), sums, right);
             }
         }
     }
@@ -216,12 +222,6 @@ fn scales(scales: &[Scale; PANEL], quad: usize) -> v128 {
         true => i16x8_shuffle::<0, 8, 1, 9, 2, 10, 3, 11>(zero, eight),
         false => i16x8_shuffle::<4, 12, 5, 13, 6, 14, 7, 15>(zero, eight),
     }
-}
-
-/// `sum + dots * scales`, where the dots are added to `base`.
-#[inline(always)]
-fn scaled(sum: v128, dots: v128, base: v128, scales: v128) -> v128 {
-    f32x4_add(sum, f32x4_mul(f32x4_sub(dots, base), scales))
 }
 
 /// One vector of an entry.

@@ -165,4 +165,31 @@ impl<S: Sums> BlockDots<Q4Block> for NibbleQuads<S> {
         });
         std::array::from_fn(|r| sums[r].map(|sum| S::finish(sum, f32x4_splat(bases[r]))))
     }
+
+    /// A dot is less than 2¹⁵ times a power of two and a scale has 8 bits, so their product is exact in an `f32`, short of an overflow: whether
+    /// the processor rounds it before it adds makes no difference.
+    #[inline(always)]
+    fn add_scaled(sum: v128, dots: v128, scales: v128) -> v128 {
+        f32x4_relaxed_madd(dots, scales, sum)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::q4_relaxed_i32::Whole;
+    use super::*;
+
+    #[wasm_bindgen_test::wasm_bindgen_test]
+    fn a_dot_times_a_scale_is_exact_so_that_fusing_it_changes_no_bit() {
+        const LARGEST: i32 = BLOCK as i32 * ZERO_POINT * 127;
+        for dot in [LARGEST, LARGEST - 1, -LARGEST, 21_845, -1] {
+            for scale in (0x3f80..0x4000).map(|bits| Scale(bits).to_f32()) {
+                let (sum, product) = (1.0 / 3.0, dot as f32 * scale);
+                assert_eq!(f64::from(product), f64::from(dot) * f64::from(scale), "{dot} * {scale}");
+                let [sum_of_all, value, scale] = [sum, dot as f32, scale].map(|x| f32x4_splat(x));
+                let fused = <NibbleQuads<Whole> as BlockDots<Q4Block>>::add_scaled(sum_of_all, value, scale);
+                assert_eq!(f32x4_extract_lane::<0>(fused), sum + product, "{dot}");
+            }
+        }
+    }
 }

@@ -77,7 +77,7 @@ pub struct Kernels {
 
 impl Kernels {
     /// The preferred kernels of this build for a model of that precision, as far as [`calibrate`] did not find others faster. Quantised
-    /// ones promise the same bits everywhere, so nothing in their pass may fuse multiply and add.
+    /// ones promise the same bits everywhere, so nothing in their pass may fuse multiply and add, unless products are exact.
     pub fn preferred(precision: Precision) -> Self {
         let vector = match precision {
             Precision::F32 => crate::kernels::vector_kernels()[0],
