@@ -18,7 +18,7 @@ use core::marker::PhantomData;
 use super::blocks_simd128::{BlockDots, Steps, quads, spread, transposed, unrolled};
 use super::q4::{ORDER, ZERO_POINT};
 use super::quantised::Scales;
-use super::{BLOCK, PANEL, Q4Block, Scale};
+use super::{BLOCK, Block, PANEL, Q4Block, Scale};
 
 /// Where the products of a block add up.
 pub(super) trait Sums: Copy + Send + Sync + 'static {
@@ -75,6 +75,9 @@ impl Scales for Bytes {
         &self.scales
     }
 }
+
+/// The largest magnitude of a dot.
+const LARGEST_DOT: i32 = BLOCK as i32 * ZERO_POINT * Q4Block::INPUT_LEVELS;
 
 /// Eight rows by four columns: rows 0..4, rows 4..8.
 #[inline(always)]
@@ -166,10 +169,11 @@ impl<S: Sums> BlockDots<Q4Block> for NibbleQuads<S> {
         std::array::from_fn(|r| sums[r].map(|sum| S::finish(sum, f32x4_splat(bases[r]))))
     }
 
-    /// A dot is less than 2¹⁵ times a power of two and a scale has 8 bits, so their product is exact in an `f32`, short of an overflow: whether
-    /// the processor rounds it before it adds makes no difference.
+    /// A dot is an integer of up to 16 bits times a power of two and a scale has 8 bits, so their product is exact in the 24 bits of an `f32`,
+    /// short of an overflow: whether the processor rounds it before it adds makes no difference.
     #[inline(always)]
     fn add_scaled(sum: v128, dots: v128, scales: v128) -> v128 {
+        const { assert!(LARGEST_DOT < 1 << 16) };
         f32x4_relaxed_madd(dots, scales, sum)
     }
 }
@@ -181,8 +185,7 @@ mod tests {
 
     #[wasm_bindgen_test::wasm_bindgen_test]
     fn a_dot_times_a_scale_is_exact_so_that_fusing_it_changes_no_bit() {
-        const LARGEST: i32 = BLOCK as i32 * ZERO_POINT * 127;
-        for dot in [LARGEST, LARGEST - 1, -LARGEST, 21_845, -1] {
+        for dot in [LARGEST_DOT, LARGEST_DOT - 1, -LARGEST_DOT, 21_845, -1] {
             for scale in (0x3f80..0x4000).map(|bits| Scale(bits).to_f32()) {
                 let (sum, product) = (1.0 / 3.0, dot as f32 * scale);
                 assert_eq!(f64::from(product), f64::from(dot) * f64::from(scale), "{dot} * {scale}");
