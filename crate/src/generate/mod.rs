@@ -25,7 +25,7 @@ use stop::StopStrings;
 
 /// Tokens of a prompt that are read in one pass, at most: enough for the matrix products to be bounded by arithmetic, and not by the
 /// pass over all weights; few enough that a stop is heard soon.
-pub const PREFILL_CHUNK: usize = 132;
+pub const PREFILL_CHUNK: usize = 144;
 
 /// Where the chunk that begins at `start`, at most `tokens`, ends. All but the last are whole tiles, and they are as equally long
 /// as that allows: each reads and unpacks all weights, which is too much for a few last tokens.
@@ -287,7 +287,7 @@ mod tests {
     #[test]
     fn chunks_are_whole_tiles_of_nearly_one_length() {
         for (tokens, lengths) in
-            [(1, &[1][..]), (132, &[132]), (133, &[72, 61]), (256, &[132, 124]), (290, &[108, 96, 86])]
+            [(1, &[1][..]), (144, &[144]), (145, &[96, 49]), (256, &[144, 112]), (290, &[120, 96, 74])]
         {
             let mut ends = vec![0];
             while ends[ends.len() - 1] < tokens {

@@ -4,17 +4,20 @@
 //! says, four vectors of sums for one row of inputs, or, for a tile of `M` of them, two for each: half of the panel's rows by `M` rows of inputs
 //! are `2 M` vectors of dots, and as many registers, of which V8 has 15 on x86-64; weights and inputs take three more, or up to five.
 //!
+//! (Tiles of another shape are in `wide_tiles`.)
+//!
 //! A block's steps are written one after the other, with constant offsets, and kept apart (see [`Steps`]): those of a tile one by one, those
 //! of a row in twos (with fours, its sums go through memory). A row and a half tile are functions of their own, so that the browser's
 //! compiler has nothing else to keep in registers.
 
 use core::arch::wasm32::*;
 use core::hint::black_box;
+use core::marker::PhantomData;
 
 use bytemuck::NoUninit;
 
 use super::quantise::Scale;
-use super::quantised::{Dots, Quantised, Scales};
+use super::quantised::{Dots, Quantised, Rows, Scales};
 use super::simd128::Simd128;
 use super::stream::{Stream, in_two_streams};
 use super::{BLOCK, Entry, Lanes, PANEL};
@@ -77,7 +80,7 @@ pub(super) struct Steps(usize);
 
 impl Steps {
     #[inline(always)]
-    fn never() -> Self {
+    pub(super) fn never() -> Self {
         Self(black_box(usize::MAX))
     }
 
@@ -88,23 +91,48 @@ impl Steps {
     }
 }
 
-/// [`BlockDots`] as the loops of products take them.
+/// [`BlockDots`] as the loops of products take them, with the tiles `T`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct InVectors<D>(pub(super) D);
+pub(super) struct InVectors<D, T = HalfTiles>(D, PhantomData<T>);
+
+impl<D, T> InVectors<D, T> {
+    pub(super) const fn new(dots: D) -> Self {
+        Self(dots, PhantomData)
+    }
+}
 
 /// Products by the dots `D`.
-pub(super) const fn products<D, const ROWS: usize>(dots: D) -> Quantised<InVectors<D>, ROWS> {
-    Quantised(InVectors(dots))
+pub(super) const fn products<D, T, const ROWS: usize, const WIDE: usize>(
+    dots: D,
+) -> Quantised<InVectors<D, T>, ROWS, WIDE> {
+    Quantised(InVectors::new(dots))
 }
+
+/// The loops over a tile.
+pub(super) trait TileLoops<D: BlockDots<B>, B>: Copy + Send + Sync + 'static {
+    /// See [`Dots::tile`].
+    fn tile<const M: usize>(
+        dots: D,
+        panel: &[D::Unpacked],
+        x: &[Input<D::Input<M>, M>],
+        bias: Option<&Entry>,
+        y: Rows,
+    );
+}
+
+/// One half of the panel's rows, and then the other.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HalfTiles;
 
 /// A block of inputs of `M` rows, each with the base of its integers.
 #[derive(Clone, Copy)]
+#[repr(align(16))]
 pub(super) struct Input<I, const M: usize> {
-    bases: [f32; M],
-    integers: I,
+    pub(super) bases: [f32; M],
+    pub(super) integers: I,
 }
 
-impl<B: Scales + NoUninit, D: BlockDots<B>> Dots<B> for InVectors<D> {
+impl<B: Scales + NoUninit, D: BlockDots<B>, T: TileLoops<D, B>> Dots<B> for InVectors<D, T> {
     const NAME: &'static str = D::NAME;
     const INSTRUCTION: &'static str = D::INSTRUCTION;
     const PASSES: u32 = D::PASSES;
@@ -150,18 +178,18 @@ impl<B: Scales + NoUninit, D: BlockDots<B>> Dots<B> for InVectors<D> {
     }
 
     #[inline(always)]
-    fn copy(self, from: &Entry, to: &mut Entry) {
-        (0..PANEL / 4).for_each(|quad| store(load(from, quad), to, quad));
-    }
-
-    #[inline(always)]
-    fn tile<const M: usize>(self, panel: &[D::Unpacked], x: &[Self::Input<M>], sums: &mut [Entry; M]) {
-        self.half_tile::<B, 0, M>(panel, x, sums);
-        self.half_tile::<B, 1, M>(panel, x, sums);
+    fn tile<const M: usize>(
+        self,
+        panel: &[D::Unpacked],
+        x: &[Self::Input<M>],
+        bias: Option<&Entry>,
+        y: Rows,
+    ) {
+        T::tile(self.0, panel, x, bias, y);
     }
 }
 
-impl<D> InVectors<D> {
+impl<D, T> InVectors<D, T> {
     /// A block of a row.
     #[inline(always)]
     fn add_block<B: Scales>(
@@ -180,26 +208,47 @@ impl<D> InVectors<D> {
         *c = D::add_scaled(*c, f32x4_sub(r, base), scales(block.scales(), 2));
         *d = D::add_scaled(*d, f32x4_sub(s, base), scales(block.scales(), 3));
     }
+}
 
-    #[inline(never)]
-    fn half_tile<B, const HALF: usize, const M: usize>(
-        self,
+impl<B, D: BlockDots<B>> TileLoops<D, B> for HalfTiles {
+    #[inline(always)]
+    fn tile<const M: usize>(
+        dots: D,
         panel: &[D::Unpacked],
         x: &[Input<D::Input<M>, M>],
-        sums: &mut [Entry; M],
-    ) where
-        D: BlockDots<B>,
-    {
-        let ([left, right], steps) = (D::HALVES[HALF], Steps::never());
-        for (block, x) in abreast(panel, x) {
-            let dots = self.0.half::<HALF, M>(block, &x.integers, &x.bases, steps);
-            let (left_scales, right_scales) = (scales(block.scales(), left), scales(block.scales(), right));
-            for ((sums, base), [a, b]) in sums.iter_mut().zip(x.bases).zip(dots) {
-                let base = f32x4_splat(base);
-                store(D::add_scaled(load(sums, left), f32x4_sub(a, base), left_scales), sums, left);
-                store(D::add_scaled(load(sums, right), f32x4_sub(b, base), right_scales), sums, right);
-            }
+        bias: Option<&Entry>,
+        mut y: Rows,
+    ) {
+        half_tile::<D, B, 0, M>(dots, panel, x, bias, &mut y);
+        half_tile::<D, B, 1, M>(dots, panel, x, bias, &mut y);
+    }
+}
+
+#[inline(never)]
+fn half_tile<D: BlockDots<B>, B, const HALF: usize, const M: usize>(
+    dots: D,
+    panel: &[D::Unpacked],
+    x: &[Input<D::Input<M>, M>],
+    bias: Option<&Entry>,
+    y: &mut Rows,
+) {
+    let ([left, right], steps) = (D::HALVES[HALF], Steps::never());
+    let mut sums: [[v128; 2]; M] = std::array::from_fn(|r| {
+        let from = bias.unwrap_or_else(|| y.row(r));
+        [load(from, left), load(from, right)]
+    });
+    for (block, x) in abreast(panel, x) {
+        let dots = dots.half::<HALF, M>(block, &x.integers, &x.bases, steps);
+        let (left_scales, right_scales) = (scales(block.scales(), left), scales(block.scales(), right));
+        for (([p, q], base), [a, b]) in sums.iter_mut().zip(x.bases).zip(dots) {
+            let base = f32x4_splat(base);
+            *p = D::add_scaled(*p, f32x4_sub(a, base), left_scales);
+            *q = D::add_scaled(*q, f32x4_sub(b, base), right_scales);
         }
+    }
+    for (r, [p, q]) in sums.into_iter().enumerate() {
+        store(p, y.row(r), left);
+        store(q, y.row(r), right);
     }
 }
 
@@ -226,12 +275,12 @@ fn scales(scales: &[Scale; PANEL], quad: usize) -> v128 {
 
 /// One vector of an entry.
 #[inline(always)]
-fn load(entry: &Entry, quad: usize) -> v128 {
+pub(super) fn load(entry: &Entry, quad: usize) -> v128 {
     Simd128.load(&entry.as_chunks().0[quad])
 }
 
 #[inline(always)]
-fn store(sum: v128, entry: &mut Entry, quad: usize) {
+pub(super) fn store(sum: v128, entry: &mut Entry, quad: usize) {
     Simd128.store(sum, &mut entry.as_chunks_mut().0[quad]);
 }
 
@@ -248,7 +297,10 @@ fn store_all(sums: [v128; PANEL / 4], entry: &mut Entry) {
 /// `zip`, by a pointer into each slice. `zip` itself counts, and makes an address of the count by a multiplication: behind the dots
 /// that wait for the same port, and before every load of the next block.
 #[inline(always)]
-fn abreast<A: IntoIterator, B: IntoIterator>(a: A, b: B) -> impl Iterator<Item = (A::Item, B::Item)> {
+pub(super) fn abreast<A: IntoIterator, B: IntoIterator>(
+    a: A,
+    b: B,
+) -> impl Iterator<Item = (A::Item, B::Item)> {
     let mut b = b.into_iter();
     a.into_iter().map_while(move |a| Some((a, b.next()?)))
 }

@@ -46,7 +46,7 @@ const HIDDEN: usize = 768;
 /// Its heads, of 64 dimensions each.
 const HEADS: usize = 12;
 /// Rows of a product with many: about as many as chunks of a prompt have.
-const CHUNK: usize = 8 * WHOLE_TILES;
+const CHUNK: usize = 6 * WHOLE_TILES;
 /// Positions of a long context.
 const CONTEXT: usize = 1000;
 

@@ -32,7 +32,7 @@
 //!
 //! - *Row* (`m = 1`): the four vectors of a panel's entry times one input, four accumulators; a panel of each half of the matrix in turns, since
 //!   memory gives more to two streams than to one (`stream`).
-//! - *Tile* (`m > 1`): 4 or 6 rows of `x` by half a panel, all sums in registers.
+//! - *Tile* (`m > 1`): 4 or 6 rows of `x` by half a panel, or 24 by two rows of a panel (`wide_tiles`), all sums in registers.
 //!
 //! Every output has exactly one accumulator that runs along `k` from front to back, in both regimes and in every tile
 //! size, so one kernel gives the same bits whether a prompt is read whole, in chunks, or token by token.
@@ -69,7 +69,8 @@
 //!    slower. The loops around, the scales and the quantising of the inputs come with it, and a `static KERNEL` of `products` is the
 //!    kernel; `q8_simd128.rs` is the one to follow (its layout, and what its zero point adds, are in `q8.rs`; its `Words::pairs` and `dot`
 //!    serve others), and `q8_relaxed.rs` if results tell whether the processor has the instruction
-//!    (`has_instruction`), or inputs meet weights in parts (`PASSES`). In anything but vectors implement `quantised::Dots`, which is given panels
+//!    (`has_instruction`), or inputs meet weights in parts (`PASSES`). A kernel whose dots leave all registers but three for sums may have
+//!    `wide_tiles::WideDots` as well, the same for two rows of weights with rows of inputs in the lanes. In anything but vectors implement `quantised::Dots`, which is given panels
 //!    of rows and one panel of a tile. For anything else implement [`MatrixKernel`], all of it.
 //! 3. The properties that every kernel of that precision must have, bits included, as the last line of the file, under a name that no other
 //!    of its precision has:
@@ -128,6 +129,8 @@ pub mod relaxed_simd;
 pub mod simd128;
 mod stream;
 mod vector;
+#[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+mod wide_tiles;
 
 #[cfg(test)]
 mod contract;
@@ -150,8 +153,8 @@ pub use vector::VectorOperations;
 /// Rows of a packed matrix that are stored side by side.
 pub const PANEL: usize = 16;
 
-/// Rows of inputs that fill whole tiles, whichever kernel multiplies them: tiles have 4 or 6.
-pub const WHOLE_TILES: usize = 12;
+/// Rows of inputs that fill whole tiles, whichever kernel multiplies them: tiles have 4, 6 or 24.
+pub const WHOLE_TILES: usize = 24;
 
 /// Positions that one [`Page`] of the KV cache holds.
 pub const PAGE: usize = 64;

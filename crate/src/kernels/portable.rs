@@ -5,7 +5,7 @@
 
 use super::attention::WithIntegers;
 use super::quantise::worth;
-use super::quantised::{Dots, Quantised, QuantisedBlock};
+use super::quantised::{Dots, Quantised, QuantisedBlock, Rows};
 use super::{BLOCK, Entry, F32Panels, Lanes, PANEL, VectorOperations};
 
 /// Rows in a tile: see `panels`.
@@ -118,10 +118,13 @@ impl<B: QuantisedBlock + Copy> Dots<B> for Portable {
         }
     }
 
-    fn tile<const M: usize>(self, panel: &[B], x: &[Self::Input<M>], sums: &mut [Entry; M]) {
+    fn tile<const M: usize>(self, panel: &[B], x: &[Self::Input<M>], bias: Option<&Entry>, mut y: Rows) {
+        if let Some(bias) = bias {
+            (0..M).for_each(|r| *y.row(r) = *bias);
+        }
         for (block, (bases, inputs)) in panel.iter().zip(x) {
-            for ((base, inputs), sums) in bases.iter().zip(inputs).zip(sums.iter_mut()) {
-                add_dots(block, *base, inputs, sums);
+            for (r, (base, inputs)) in bases.iter().zip(inputs).enumerate() {
+                add_dots(block, *base, inputs, y.row(r));
             }
         }
     }

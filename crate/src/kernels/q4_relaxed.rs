@@ -18,6 +18,7 @@ use core::marker::PhantomData;
 use super::blocks_simd128::{BlockDots, Steps, quads, spread, transposed, unrolled};
 use super::q4::{ORDER, ZERO_POINT};
 use super::quantised::Scales;
+use super::wide_tiles::{Lanes, WideDots, spread_pair, vectors};
 use super::{BLOCK, Block, PANEL, Q4Block, Scale};
 
 /// Where the products of a block add up.
@@ -175,6 +176,28 @@ impl<S: Sums> BlockDots<Q4Block> for NibbleQuads<S> {
     fn add_scaled(sum: v128, dots: v128, scales: v128) -> v128 {
         const { assert!(LARGEST_DOT < 1 << 16) };
         f32x4_relaxed_madd(dots, scales, sum)
+    }
+}
+
+impl<S: Sums> WideDots<Q4Block> for NibbleQuads<S> {
+    #[inline(always)]
+    fn pair<const M: usize>(
+        self,
+        block: &Bytes,
+        pair: usize,
+        x: &Quads<M>,
+        bases: &[f32; M],
+        steps: Steps,
+    ) -> [Lanes; 2] {
+        let (half, mut sums) = (&block.bytes[pair / 4], [vectors(&x.starts); 2]);
+        unrolled!(STEP in 0 1 2 3 4 5 6 7, apart by steps {
+            let ([a, b], [p, q]) = (spread_pair(&half[STEP], pair), &mut sums);
+            for ((p, q), inputs) in p.iter_mut().zip(q).zip(vectors(&x.quads[STEP])) {
+                (*p, *q) = (S::dot(*p, a, inputs), S::dot(*q, b, inputs));
+            }
+        });
+        let bases = vectors(bases);
+        sums.map(|sums| std::array::from_fn(|v| S::finish(sums[v], bases[v])))
     }
 }
 

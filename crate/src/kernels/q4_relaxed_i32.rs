@@ -9,12 +9,14 @@ use super::blocks_simd128::{InVectors, products};
 use super::q4_relaxed::{NibbleQuads, Sums};
 use super::quantised::Quantised;
 use super::relaxed_dot;
+use super::wide_tiles::{WIDE, WideTiles};
 
 /// Products with 4-bit weights in sums of 32 bits.
 ///
-/// A tile has six rows of inputs, for the reason of `q8_relaxed`: in assembly, on an Intel Xeon of 2023, a block of four takes 40 cycles and
-/// one of six 54, all of which their multiplications need.
-pub(super) static KERNEL: Quantised<InVectors<NibbleQuads<Whole>>, 6> = products(NibbleQuads::NEW);
+/// What wide tiles leave over comes in tiles of six rows, for the reason of `q8_relaxed`: in assembly, on an Intel Xeon of 2023, a block of
+/// four takes 40 cycles and one of six 54, all of which their multiplications need.
+pub(super) static KERNEL: Quantised<InVectors<NibbleQuads<Whole>, WideTiles>, 6, WIDE> =
+    products(NibbleQuads::NEW);
 
 /// A sum of 32 bits for each row.
 #[derive(Clone, Copy, Debug)]

@@ -6,7 +6,7 @@
 //! one row     high sums += weights . high    16 rows of 4 columns, 4 times the same 4 inputs
 //!             low  sums += weights . low
 //!             at the end of a block 128 high sums + base - zero point Σ inputs + low sums
-//! a tile      sums += weights . high         8 rows of 4 columns, steps 0..8
+//! a tile      sums += weights . high         8 or 2 rows of 4 columns, steps 0..8
 //!             sums = 128 sums + base - zero point Σ inputs
 //!             sums += weights . low          steps 8..16
 //! ```
@@ -25,12 +25,14 @@ use super::blocks_simd128::{self, BlockDots, InVectors, Steps, products, spread,
 use super::q8_simd128::starts;
 use super::quantised::Quantised;
 use super::relaxed_dot::{self, FIRST, dot};
+use super::wide_tiles::{Lanes, WIDE, WideDots, WideTiles, spread_pair, vectors};
 use super::{BLOCK, Q8QuadBlock};
 
 /// Products with 8-bit weights on relaxed SIMD.
 ///
-/// The result of a dot is there after five cycles, and two begin in each, so ten sums keep them busy: six rows have twelve, four have eight.
-pub(super) static KERNEL: Quantised<InVectors<ByteQuads>, 6> = products(ByteQuads);
+/// The result of a dot is there after five cycles, and two begin in each, so ten sums keep them busy. Wide tiles have twelve, and so have half
+/// tiles of six rows, which take what those leave over; with four rows there are eight.
+pub(super) static KERNEL: Quantised<InVectors<ByteQuads, WideTiles>, 6, WIDE> = products(ByteQuads);
 
 /// Dots of four bytes with four bytes.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +78,15 @@ fn meet<const M: usize>(sums: &mut [[v128; 2]; M], [left, right]: [v128; 2], inp
     for ([a, b], input) in sums.iter_mut().zip(inputs) {
         let input = i32x4_splat(*input);
         (*a, *b) = (dot(*a, left, input), dot(*b, right, input));
+    }
+}
+
+/// [`meet`] with rows of inputs in the lanes: `sums[i] += weights[2 pair + i] . inputs`.
+#[inline(always)]
+fn meet_pair<const M: usize>(sums: &mut [Lanes; 2], columns: &[[u8; 16]; 4], pair: usize, inputs: &[i32; M]) {
+    let ([a, b], [p, q]) = (spread_pair(columns, pair), sums);
+    for ((p, q), inputs) in p.iter_mut().zip(q).zip(vectors(inputs)) {
+        (*p, *q) = (dot(*p, a, inputs), dot(*q, b, inputs));
     }
 }
 
@@ -140,6 +151,31 @@ impl BlockDots<Q8QuadBlock> for ByteQuads {
         unrolled!(STEP in 0 1 2 3 4 5 6 7, apart by steps {
             let weights = half_of(&bytes[STEP], HALF);
             meet(&mut sums, weights, &x.words[BLOCK / 4 + STEP]);
+        });
+        sums
+    }
+}
+
+impl WideDots<Q8QuadBlock> for ByteQuads {
+    #[inline(always)]
+    fn pair<const M: usize>(
+        self,
+        block: &Q8QuadBlock,
+        pair: usize,
+        x: &Parts<M>,
+        _: &[f32; M],
+        steps: Steps,
+    ) -> [Lanes; 2] {
+        let mut sums = [[i32x4_splat(0); WIDE / 4]; 2];
+        unrolled!(STEP in 0 1 2 3 4 5 6 7, apart by steps {
+            meet_pair(&mut sums, &block.bytes[STEP], pair, &x.words[STEP]);
+        });
+        for sums in &mut sums {
+            sums.iter_mut().zip(vectors(&x.starts)).for_each(|(sum, start)| *sum = whole(*sum, start));
+        }
+        let bytes = black_box(&block.bytes); // read once more, as in `half`
+        unrolled!(STEP in 0 1 2 3 4 5 6 7, apart by steps {
+            meet_pair(&mut sums, &bytes[STEP], pair, &x.words[BLOCK / 4 + STEP]);
         });
         sums
     }

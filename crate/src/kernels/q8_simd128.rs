@@ -19,7 +19,7 @@ use super::quantised::{Quantised, Scales};
 /// Products with 8-bit weights on simd128.
 pub(super) static KERNEL: Quantised<InVectors<Pairs>> = products(Pairs);
 /// Its loops alone.
-pub(super) const DOTS: InVectors<Pairs> = InVectors(Pairs);
+pub(super) const DOTS: InVectors<Pairs> = InVectors::new(Pairs);
 
 /// Dots of pairs of 16-bit integers.
 #[derive(Clone, Copy, Debug)]

@@ -15,7 +15,6 @@
 use std::ops::Range;
 
 use super::block::{BLOCK, Block, padded};
-use super::panels::LARGEST_TILE;
 use super::quantise::{BASE, Scale, quantise_inputs};
 use super::{Entry, MatrixKernel, PANEL, WHOLE_TILES};
 
@@ -60,21 +59,59 @@ pub(super) trait Dots<B>: Copy + Sync + 'static {
     /// A panel for many tiles, in `scratch` if it has to be made.
     fn unpacked<'a>(self, panel: &'a [B], scratch: &'a mut Vec<Self::Unpacked>) -> &'a [Self::Unpacked];
 
-    /// Copies an entry by the vectors that `tile` reads. Compilers copy it in narrower parts, and a vector that was stored in parts is read
-    /// only when they and all that was stored before them have reached the cache.
-    fn copy(self, from: &Entry, to: &mut Entry) {
-        *to = *from;
-    }
-
-    /// `sums[r] += panel x[r]`, for the rows of a tile.
-    fn tile<const M: usize>(self, panel: &[Self::Unpacked], x: &[Self::Input<M>], sums: &mut [Entry; M]);
+    /// `y[r] = bias + panel x[r]`, or `y[r] += panel x[r]`, for the rows of a tile.
+    fn tile<const M: usize>(
+        self,
+        panel: &[Self::Unpacked],
+        x: &[Self::Input<M>],
+        bias: Option<&Entry>,
+        y: Rows,
+    );
 }
 
-/// Products with packed matrices of integers, by the loops `D`, a tile of `ROWS` rows of `x` at a time.
-#[derive(Clone, Copy, Debug)]
-pub struct Quantised<D, const ROWS: usize = TILE>(pub(super) D);
+/// The rows of a tile of outputs, as entries. (An array of references to them would go through memory twice, and wait there.)
+pub(super) struct Rows<'a> {
+    y: &'a mut [f32],
+    /// Elements from a row to the next.
+    stride: usize,
+    /// In place of any row that is not there.
+    spare: Entry,
+}
 
-impl<B: Block, D: Dots<B>, const ROWS: usize> MatrixKernel<B> for Quantised<D, ROWS> {
+impl<'a> Rows<'a> {
+    /// Of `y`, `[rows, stride]`, the [`PANEL`] columns from `column` on.
+    #[inline(always)]
+    fn at(column: usize, y: &'a mut [f32], stride: usize) -> Self {
+        Self { y: &mut y[column..], stride, spare: [0.0; PANEL] }
+    }
+
+    #[inline(always)]
+    pub(super) fn of(entries: &'a mut [Entry]) -> Self {
+        Self::at(0, entries.as_flattened_mut(), PANEL)
+    }
+
+    #[inline(always)]
+    pub(super) fn row(&mut self, r: usize) -> &mut Entry {
+        let row = self.y.get_mut(r * self.stride..).and_then(|row| row.first_chunk_mut());
+        row.unwrap_or(&mut self.spare)
+    }
+
+    /// Rows `4 i` to `4 i + 3`, which are there.
+    #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+    #[inline(always)]
+    pub(super) fn four(&mut self, i: usize) -> [&mut Entry; 4] {
+        let mut rows = self.y[4 * i * self.stride..].chunks_mut(self.stride);
+        std::array::from_fn(|_| rows.next().and_then(|row| row.first_chunk_mut()).expect("whole rows"))
+    }
+}
+
+/// Products with packed matrices of integers, by the loops `D`: `WIDE` rows of `x` to a tile, and `ROWS` to one of those that are left over.
+#[derive(Clone, Copy, Debug)]
+pub struct Quantised<D, const ROWS: usize = TILE, const WIDE: usize = ROWS>(pub(super) D);
+
+impl<B: Block, D: Dots<B>, const ROWS: usize, const WIDE: usize> MatrixKernel<B>
+    for Quantised<D, ROWS, WIDE>
+{
     fn name(&self) -> &'static str {
         D::NAME
     }
@@ -107,8 +144,8 @@ impl<B: Block, D: Dots<B>, const ROWS: usize> MatrixKernel<B> for Quantised<D, R
         }
     }
 
-    // All of `k` at once, unlike in `panels`: a panel and a tile of integers fit the second-level cache and are read front to back, and
-    // every pass over `y`, whose rows lie kilobytes apart, costs 6 %.
+    // All of `k` at once, unlike in `panels`: a panel and a tile of integers fit the second-level cache, and every pass over `y`, whose rows
+    // lie kilobytes apart, costs 6 %.
     fn matmul(
         &self,
         panels: &[B],
@@ -128,34 +165,58 @@ impl<B: Block, D: Dots<B>, const ROWS: usize> MatrixKernel<B> for Quantised<D, R
         if m == 1 {
             return self.matvec(panels, x, bias, &mut y[columns]);
         }
-        const { assert!(WHOLE_TILES.is_multiple_of(ROWS) && ROWS <= LARGEST_TILE) };
+        const { assert!(WHOLE_TILES.is_multiple_of(WIDE)) };
         const { assert!((B::INPUT_LEVELS + 1).count_ones() == 1, "as `quantise_inputs` takes them") };
-        let rows = |first: usize| &x[first * k..m.min(first + ROWS) * k];
-        let tile = |first| inputs::<B, D, ROWS>(self.0, rows(first), k, B::INPUT_LEVELS).collect();
-        let tiles: Vec<Vec<_>> = (0..m).step_by(ROWS).map(tile).collect();
-        let (mut scratch, mut sums) = (Vec::new(), [[0.0; PANEL]; ROWS]);
+        let whole = m - m % WIDE;
+        let ((x, x_left), (y, y_left)) = (x.split_at(whole * k), y.split_at_mut(whole * n));
+        let mut wide = Tiles::<_, _, WIDE>::new(self.0, k, x, n, y);
+        let mut left = Tiles::<_, _, ROWS>::new(self.0, k, x_left, n, y_left);
+        let mut scratch = Vec::new();
         for first in (0..columns.len()).step_by(PANEL) {
             let panel = self.0.unpacked(&panels[first / PANEL * blocks..][..blocks], &mut scratch);
             let rows = first..columns.len().min(first + PANEL);
             let columns = columns.start + rows.start..columns.start + rows.end;
             let bias = bias.map(|bias| padded(&bias[rows], 0.0));
-            for (tile, y) in tiles.iter().zip(y.chunks_mut(ROWS * n)) {
-                for (sums, y) in sums.iter_mut().zip(y.chunks_exact(n)) {
-                    let y = &y[columns.clone()];
-                    match (&bias, y.first_chunk()) {
-                        (Some(bias), _) => self.0.copy(bias, sums),
-                        (None, Some(y)) => self.0.copy(y, sums),
-                        (None, None) => *sums = padded(y, 0.0),
-                    }
-                }
-                self.0.tile(panel, tile, &mut sums);
-                for (sums, y) in sums.iter().zip(y.chunks_exact_mut(n)) {
-                    let y = &mut y[columns.clone()];
-                    match y.first_chunk_mut() {
-                        Some(y) => self.0.copy(sums, y),
-                        None => y.copy_from_slice(&sums[..y.len()]),
-                    }
-                }
+            wide.meet(panel, bias.as_ref(), &columns);
+            left.meet(panel, bias.as_ref(), &columns);
+        }
+    }
+}
+
+/// Rows of a product, `M` to a tile.
+struct Tiles<'a, B, D: Dots<B>, const M: usize> {
+    dots: D,
+    inputs: Vec<Vec<D::Input<M>>>,
+    y: &'a mut [f32],
+    n: usize,
+}
+
+impl<'a, B: Block, D: Dots<B>, const M: usize> Tiles<'a, B, D, M> {
+    /// Of `x`, `[rows, k]`, and `y`, `[rows, n]`.
+    fn new(dots: D, k: usize, x: &[f32], n: usize, y: &'a mut [f32]) -> Self {
+        let rows = y.len().checked_div(n).unwrap_or(0);
+        let tile = |first: usize| &x[first * k..rows.min(first + M) * k];
+        let inputs = (0..rows)
+            .step_by(M)
+            .map(|first| inputs::<B, D, M>(dots, tile(first), k, B::INPUT_LEVELS).collect())
+            .collect();
+        Self { dots, inputs, y, n }
+    }
+
+    /// Columns `columns` of `y`, which are the rows of `panel`.
+    fn meet(&mut self, panel: &[D::Unpacked], bias: Option<&Entry>, columns: &Range<usize>) {
+        for (x, y) in self.inputs.iter().zip(self.y.chunks_mut(M * self.n)) {
+            if columns.len() == PANEL {
+                self.dots.tile(panel, x, bias, Rows::at(columns.start, y, self.n));
+                continue;
+            }
+            let mut entries = [[0.0; PANEL]; M];
+            for (entry, y) in entries.iter_mut().zip(y.chunks_exact(self.n)) {
+                *entry = padded(&y[columns.clone()], 0.0);
+            }
+            self.dots.tile(panel, x, bias, Rows::of(&mut entries));
+            for (entry, y) in entries.iter().zip(y.chunks_exact_mut(self.n)) {
+                y[columns.clone()].copy_from_slice(&entry[..columns.len()]);
             }
         }
     }

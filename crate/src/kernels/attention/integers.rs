@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use super::super::page::Page;
 use super::super::q8::Integers;
-use super::super::quantised::{Dots, inputs};
+use super::super::quantised::{Dots, Rows, inputs};
 use super::super::vector::exponentials;
 use super::super::{BLOCK, Block, Entry, Lanes, PAGE, PANEL, Q8Block};
 use super::{AttentionShape, TILE};
@@ -43,7 +43,7 @@ pub(super) fn tiles<L: Lanes, D: Dots<Integers, Unpacked = Integers>>(
     out: &mut [f32],
     scratch: &mut [f32],
 ) {
-    let products = |panel: &[_], x: &[_], sums: &mut _| dots.tile(panel, x, sums);
+    let products = |panel: &[_], x: &[_], sums: &mut [_; TILE]| dots.tile(panel, x, None, Rows::of(sums));
     attend::<L, D, TILE>((lanes, dots, products), 1, shape, (q, pages), out, scratch);
 }
 

@@ -3,7 +3,7 @@
 use super::{Random, assert_close, bits};
 use crate::kernels::panels::{K_BLOCK, LARGEST_TILE as TILE, M_BLOCK};
 use crate::kernels::quantise::{LARGEST_SUM, quantise_inputs, worth};
-use crate::kernels::{BLOCK, Block, Entry, MatrixKernel, PANEL, Packed, reference};
+use crate::kernels::{BLOCK, Block, Entry, MatrixKernel, PANEL, Packed, WHOLE_TILES, reference};
 
 fn packed<B: Block>(n: usize, k: usize, w: &[f32]) -> Packed<B> {
     let mut matrix = Packed::new(n, k).expect("a small matrix fits");
@@ -99,6 +99,11 @@ pub(in crate::kernels) fn matmul_is_matvec_to_the_bit<B: Block>(name: &str, kern
     for k in [K_BLOCK - 1, K_BLOCK, K_BLOCK + 1, 3 * K_BLOCK + 7] {
         check(TILE + 1, PANEL + 3, k);
     }
+    for m in [WHOLE_TILES - 1, WHOLE_TILES, WHOLE_TILES + 1, 2 * WHOLE_TILES + TILE + 1] {
+        for (n, k) in [(PANEL, 9), (PANEL + 1, 31), (3 * PANEL, 3 * K_BLOCK + 7), (PANEL - 1, 0)] {
+            check(m, n, k);
+        }
+    }
     for m in [M_BLOCK - 1, M_BLOCK, M_BLOCK + 1] {
         check(m, PANEL + 1, 9);
     }
@@ -109,7 +114,14 @@ pub(in crate::kernels) fn sums_begin_with_a_bias_or_what_is_there<B: Block>(
     kernel: &dyn MatrixKernel<B>,
 ) {
     let mut random = Random::new(19);
-    for (m, n, k) in [(1, 37, 0), (1, 37, 70), (3, 20, 0), (TILE + 1, 33, 70), (2, 16, 2 * K_BLOCK)] {
+    for (m, n, k) in [
+        (1, 37, 0),
+        (1, 37, 70),
+        (3, 20, 0),
+        (TILE + 1, 33, 70),
+        (2, 16, 2 * K_BLOCK),
+        (WHOLE_TILES + 1, 33, 70),
+    ] {
         let (matrix, x, bias) = (packed(n, k, &random.vec(n * k)), random.vec(m * k), random.vec(n));
         let (mut product, mut added, mut y) = (vec![0.0; m * n], bias.repeat(m), vec![f32::NAN; m * n]);
         matrix.matmul(kernel, m, &x, None, &mut product);
@@ -135,7 +147,7 @@ pub(in crate::kernels) fn matmul_leaves_other_columns_alone<B: Block>(
     name: &str,
     kernel: &dyn MatrixKernel<B>,
 ) {
-    let (m, n, k) = (TILE + 2, 40, 9);
+    let (m, n, k) = (WHOLE_TILES + TILE + 2, 40, 9);
     // Positive, so that no product is zero.
     let mut random = Random::new(4);
     let [w, x] = [21, m].map(|rows| random.vec(rows * k).iter().map(|x| x.abs() + 0.1).collect::<Vec<_>>());
@@ -153,7 +165,7 @@ pub(in crate::kernels) fn segments_and_ranges_of_rows_equal_the_whole<B: Block>(
     name: &str,
     kernel: &dyn MatrixKernel<B>,
 ) {
-    let (m, n, k) = (TILE + 1, 5 * PANEL + 3, 19);
+    let (m, n, k) = (WHOLE_TILES + 1, 5 * PANEL + 3, 19);
     let mut random = Random::new(5);
     let (w, x, bias) = (random.vec(n * k), random.vec(m * k), random.vec(n));
     let mut whole = vec![0.0; m * n];
@@ -188,7 +200,9 @@ pub(in crate::kernels) fn plain_instruction_sets_give_the_bits_of_portable<B: Bl
     let portable = *B::kernels().last().expect("the portable kernel is listed last");
     assert_eq!(portable.name(), "portable");
     let mut random = Random::new(17);
-    for (m, n, k) in [(TILE + 3, 37, K_BLOCK + 5), (1, 50, 768), (3, 16, 1100)] {
+    for (m, n, k) in
+        [(TILE + 3, 37, K_BLOCK + 5), (1, 50, 768), (3, 16, 1100), (WHOLE_TILES + 2, 21, 3 * K_BLOCK + 5)]
+    {
         let (matrix, x) = (packed(n, k, &random.vec(n * k)), random.vec(m * k));
         let (mut found, mut expected) = (vec![0.0; m * n], vec![0.0; m * n]);
         matrix.matmul(kernel, m, &x, None, &mut found);
@@ -199,7 +213,7 @@ pub(in crate::kernels) fn plain_instruction_sets_give_the_bits_of_portable<B: Bl
 
 /// Sums inside a block at their largest magnitude, of both signs.
 pub(in crate::kernels) fn extremes_do_not_overflow<B: Block>(name: &str, kernel: &dyn MatrixKernel<B>) {
-    let (m, n, k) = (TILE + 1, PANEL, 3 * BLOCK);
+    let (m, n, k) = (WHOLE_TILES + 1, PANEL, 3 * BLOCK);
     // Becomes the largest integer that all of a block may be, and is worth 1.
     let largest = B::INPUT_LEVELS.clamp(1, LARGEST_SUM / BLOCK as i32) as f32;
     for (weight, input) in [(1.0, largest), (-1.0, largest), (1.0, -largest), (-1.0, -largest)] {
@@ -221,7 +235,7 @@ pub(in crate::kernels) fn inputs_that_are_not_numbers_show<B: Block>(
     let mut random = Random::new(18);
     let matrix = packed(n, k, &random.vec(n * k));
     for bad in [f32::NAN, f32::INFINITY] {
-        for m in [1, 3] {
+        for m in [1, 3, WHOLE_TILES] {
             let mut x = random.vec(m * k);
             x[40] = bad;
             let mut y = vec![0.0; m * n];
