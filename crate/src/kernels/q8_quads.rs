@@ -16,17 +16,57 @@ use super::quantise::{LEVELS_I8, integer};
 use super::quantised::{QuantisedBlock, Scales};
 use super::{BLOCK, Block, MatrixKernel, PANEL, Scale, block::Tile, relaxed_dot};
 
+/// 16 rows by 32 columns of 8-bit integers: `[k / 4][row / 4][4 (row % 4) + k % 4]`.
+#[derive(Clone, Copy, Debug, NoUninit)]
+#[repr(C, align(16))]
+pub(super) struct Quads(pub(super) [[[u8; 16]; PANEL / 4]; BLOCK / 4]);
+
 /// 16 rows by 32 columns of 8-bit weights.
 #[derive(Clone, Copy, Debug, NoUninit)]
 #[repr(C, align(16))]
 pub struct Q8QuadBlock {
     pub(super) scales: [Scale; PANEL],
-    /// `[k / 4][row / 4][4 (row % 4) + k % 4]`
-    pub(super) bytes: [[[u8; 16]; PANEL / 4]; BLOCK / 4],
+    pub(super) integers: Quads,
 }
 
 /// What a matrix takes does not depend on the order.
 const _: () = assert!(size_of::<Q8QuadBlock>() == size_of::<Q8Block>());
+
+impl Quads {
+    /// Integers for a processor whose zero point is 0; for another, numbers that are multiplied by zeros.
+    pub(super) const ZERO: Self = Self([[[0; 16]; PANEL / 4]; BLOCK / 4]);
+
+    #[inline(always)]
+    fn get(&self, row: usize, k: usize, zero_point: i32) -> i8 {
+        (self.0[k / 4][row / 4][4 * (row % 4) + k % 4] ^ zero_point as u8) as i8
+    }
+
+    #[inline(always)]
+    pub(super) fn set(&mut self, row: usize, k: usize, integer: i8) {
+        self.0[k / 4][row / 4][4 * (row % 4) + k % 4] = integer as u8 ^ relaxed_dot::zero_point() as u8;
+    }
+}
+
+impl AsRef<Quads> for Quads {
+    #[inline(always)]
+    fn as_ref(&self) -> &Quads {
+        self
+    }
+}
+
+impl AsRef<Quads> for Q8QuadBlock {
+    #[inline(always)]
+    fn as_ref(&self) -> &Quads {
+        &self.integers
+    }
+}
+
+impl Scales for Quads {
+    #[inline(always)] // so that the compiler multiplies by no scale
+    fn scales(&self) -> &[Scale; PANEL] {
+        &[Scale::ONE; PANEL]
+    }
+}
 
 impl Q8QuadBlock {
     /// As [`pack`](Block::pack) of a whole panel, for a processor with this zero point.
@@ -35,7 +75,7 @@ impl Q8QuadBlock {
         let (scales, inverse) = scales(tile);
         let mut block = Self { scales, ..Self::ZERO };
         let zeros = i32::from_ne_bytes([zero_point as u8; 4]);
-        for (columns, quads) in tile.as_chunks::<4>().0.iter().zip(&mut block.bytes) {
+        for (columns, quads) in tile.as_chunks::<4>().0.iter().zip(&mut block.integers.0) {
             for (quad, bytes) in quads.iter_mut().enumerate() {
                 let words: [_; 4] = std::array::from_fn(|lane| {
                     let row = 4 * quad + lane;
@@ -47,11 +87,6 @@ impl Q8QuadBlock {
             }
         }
         block
-    }
-
-    /// The integer of a weight.
-    fn get(&self, row: usize, k: usize, zero_point: i32) -> i8 {
-        (self.bytes[k / 4][row / 4][4 * (row % 4) + k % 4] ^ zero_point as u8) as i8
     }
 }
 
@@ -65,7 +100,11 @@ impl QuantisedBlock for Q8QuadBlock {
     fn dots(&self, inputs: &[i32; BLOCK]) -> [i32; PANEL] {
         let zero_point = relaxed_dot::zero_point();
         std::array::from_fn(|row| {
-            inputs.iter().enumerate().map(|(k, input)| i32::from(self.get(row, k, zero_point)) * input).sum()
+            inputs
+                .iter()
+                .enumerate()
+                .map(|(k, input)| i32::from(self.integers.get(row, k, zero_point)) * input)
+                .sum()
         })
     }
 }
@@ -75,7 +114,7 @@ impl Block for Q8QuadBlock {
     const DEPTH: usize = BLOCK;
     const INPUT_LEVELS: i32 = Q8Block::INPUT_LEVELS;
     /// By its scales, whatever the zero point.
-    const ZERO: Self = Self { scales: [Scale(0); PANEL], bytes: [[[0; 16]; PANEL / 4]; BLOCK / 4] };
+    const ZERO: Self = Self { scales: [Scale(0); PANEL], integers: Quads::ZERO };
 
     fn kernels() -> &'static [&'static dyn MatrixKernel<Self>] {
         super::Q8_QUAD_KERNELS
@@ -89,7 +128,7 @@ impl Block for Q8QuadBlock {
             return;
         }
         block.scales[lanes.clone()].copy_from_slice(&packed.scales[lanes.clone()]);
-        for (quads, packed) in block.bytes.iter_mut().zip(&packed.bytes) {
+        for (quads, packed) in block.integers.0.iter_mut().zip(&packed.integers.0) {
             let (rows, packed) = (quads.as_flattened_mut().as_chunks_mut::<4>().0, packed.as_flattened());
             rows[lanes.clone()].copy_from_slice(&packed.as_chunks().0[lanes.clone()]);
         }
@@ -100,7 +139,7 @@ impl Block for Q8QuadBlock {
         for (block, out) in panel.iter().zip(out.chunks_mut(BLOCK)) {
             let scale = block.scales[lane].to_f32();
             for (k, out) in out.iter_mut().enumerate() {
-                *out = f32::from(block.get(lane, k, zero_point)) * scale;
+                *out = f32::from(block.integers.get(lane, k, zero_point)) * scale;
             }
         }
     }

@@ -21,18 +21,21 @@
 use core::arch::wasm32::*;
 use core::hint::black_box;
 
+use super::BLOCK;
 use super::blocks_simd128::{self, BlockDots, InVectors, Steps, products, spread, transposed, unrolled};
+use super::q8_quads::Quads;
 use super::q8_simd128::starts;
-use super::quantised::Quantised;
+use super::quantised::{Quantised, Scales};
 use super::relaxed_dot::{self, FIRST, dot};
 use super::wide_tiles::{Lanes, WIDE, WideDots, WideTiles, spread_pair, vectors};
-use super::{BLOCK, Q8QuadBlock};
 
 /// Products with 8-bit weights on relaxed SIMD.
 ///
 /// The result of a dot is there after five cycles, and two begin in each, so ten sums keep them busy. Wide tiles have twelve, and so have half
 /// tiles of six rows, which take what those leave over; with four rows there are eight.
 pub(super) static KERNEL: Quantised<InVectors<ByteQuads, WideTiles>, 6, WIDE> = products(ByteQuads);
+/// The loops alone, for a cache of such integers.
+pub(super) const DOTS: InVectors<ByteQuads> = InVectors::new(ByteQuads);
 
 /// Dots of four bytes with four bytes.
 #[derive(Clone, Copy, Debug)]
@@ -90,20 +93,20 @@ fn meet_pair<const M: usize>(sums: &mut [Lanes; 2], columns: &[[u8; 16]; 4], pai
     }
 }
 
-impl BlockDots<Q8QuadBlock> for ByteQuads {
+impl<B: AsRef<Quads> + Scales + Copy> BlockDots<B> for ByteQuads {
     const NAME: &'static str = "relaxed-i32";
     const INSTRUCTION: &'static str = relaxed_dot::INSTRUCTION;
     const PASSES: u32 = 2;
     const HALVES: [[usize; 2]; 2] = [[0, 1], [2, 3]];
     type Input<const M: usize> = Parts<M>;
-    type Unpacked = Q8QuadBlock;
+    type Unpacked = B;
 
     fn has_instruction(self) -> Option<bool> {
         Some(relaxed_dot::is_one_instruction())
     }
 
     #[inline(always)]
-    fn unpacked<'a>(self, panel: &'a [Q8QuadBlock], _: &'a mut Vec<Q8QuadBlock>) -> &'a [Q8QuadBlock] {
+    fn unpacked<'a>(self, panel: &'a [B], _: &'a mut Vec<B>) -> &'a [B] {
         panel
     }
 
@@ -113,17 +116,18 @@ impl BlockDots<Q8QuadBlock> for ByteQuads {
     }
 
     #[inline(always)]
-    fn row(self, block: &Q8QuadBlock, x: &Parts<1>, _: v128, steps: Steps) -> [v128; 4] {
+    fn row(self, block: &B, x: &Parts<1>, _: v128, steps: Steps) -> [v128; 4] {
+        let Quads(quads) = block.as_ref();
         let (zero, start) = (i32x4_splat(0), i32x4_splat(x.starts[0]));
         let (mut a, mut b, mut c, mut d) = (zero, zero, zero, zero);
         let (mut p, mut q, mut r, mut s) = (start, start, start, start);
         unrolled!(STEP in 0 1 2 3 4 5 6 7, apart by steps {
             let quad = |part: usize| spread(&x.words.as_chunks().0[part])[STEP % 4];
             let (high, low) = (quad(STEP / 4), quad(2 + STEP / 4));
-            let [v, w] = half_of(&block.bytes[STEP], 0);
+            let [v, w] = half_of(&quads[STEP], 0);
             (a, b) = (dot(a, v, high), dot(b, w, high));
             (p, q) = (dot(p, v, low), dot(q, w, low));
-            let [v, w] = half_of(&block.bytes[STEP], 1);
+            let [v, w] = half_of(&quads[STEP], 1);
             (c, d) = (dot(c, v, high), dot(d, w, high));
             (r, s) = (dot(r, v, low), dot(s, w, low));
         });
@@ -133,49 +137,51 @@ impl BlockDots<Q8QuadBlock> for ByteQuads {
     #[inline(always)]
     fn half<const HALF: usize, const M: usize>(
         self,
-        block: &Q8QuadBlock,
+        block: &B,
         x: &Parts<M>,
         _: &[f32; M],
         steps: Steps,
     ) -> [[v128; 2]; M] {
+        let Quads(quads) = block.as_ref();
         let mut sums = [[i32x4_splat(0); 2]; M];
         unrolled!(STEP in 0 1 2 3 4 5 6 7, apart by steps {
-            let weights = half_of(&block.bytes[STEP], HALF);
+            let weights = half_of(&quads[STEP], HALF);
             meet(&mut sums, weights, &x.words[STEP]);
         });
         for (sums, start) in sums.iter_mut().zip(x.starts) {
             *sums = sums.map(|high| whole(high, i32x4_splat(start)));
         }
         // Read once more: kept, all weights of a block would push the sums out of the registers.
-        let bytes = black_box(&block.bytes);
+        let quads = black_box(quads);
         unrolled!(STEP in 0 1 2 3 4 5 6 7, apart by steps {
-            let weights = half_of(&bytes[STEP], HALF);
+            let weights = half_of(&quads[STEP], HALF);
             meet(&mut sums, weights, &x.words[BLOCK / 4 + STEP]);
         });
         sums
     }
 }
 
-impl WideDots<Q8QuadBlock> for ByteQuads {
+impl<B: AsRef<Quads> + Scales + Copy> WideDots<B> for ByteQuads {
     #[inline(always)]
     fn pair<const M: usize>(
         self,
-        block: &Q8QuadBlock,
+        block: &B,
         pair: usize,
         x: &Parts<M>,
         _: &[f32; M],
         steps: Steps,
     ) -> [Lanes; 2] {
+        let Quads(quads) = block.as_ref();
         let mut sums = [[i32x4_splat(0); WIDE / 4]; 2];
         unrolled!(STEP in 0 1 2 3 4 5 6 7, apart by steps {
-            meet_pair(&mut sums, &block.bytes[STEP], pair, &x.words[STEP]);
+            meet_pair(&mut sums, &quads[STEP], pair, &x.words[STEP]);
         });
         for sums in &mut sums {
             sums.iter_mut().zip(vectors(&x.starts)).for_each(|(sum, start)| *sum = whole(*sum, start));
         }
-        let bytes = black_box(&block.bytes); // read once more, as in `half`
+        let quads = black_box(quads); // read once more, as in `half`
         unrolled!(STEP in 0 1 2 3 4 5 6 7, apart by steps {
-            meet_pair(&mut sums, &bytes[STEP], pair, &x.words[BLOCK / 4 + STEP]);
+            meet_pair(&mut sums, &quads[STEP], pair, &x.words[BLOCK / 4 + STEP]);
         });
         sums
     }
@@ -188,7 +194,7 @@ super::contract::kernel_contract!(q8_quads, "relaxed-i32", &KERNEL);
 mod tests {
     use super::super::contract::Random;
     use super::super::quantise::BASE;
-    use super::super::{PANEL, Tile};
+    use super::super::{PANEL, Q8QuadBlock, Tile};
     use super::*;
 
     /// A processor reads second operands in one of both ways; this is what the kernel does, on either.
@@ -210,7 +216,7 @@ mod tests {
                 (Q8QuadBlock::packed(&tile, zero_point), Parts::of([BASE], &[inputs], zero_point));
             let dots: [i32; PANEL] = std::array::from_fn(|row| {
                 let dot = |words: &[[i32; 1]]| -> i32 {
-                    let groups = words.iter().zip(&block.bytes);
+                    let groups = words.iter().zip(&block.integers.0);
                     let products = groups.flat_map(|(word, columns)| {
                         let weights = &columns[row / 4].as_chunks::<4>().0[row % 4];
                         let inputs = word[0].to_le_bytes().map(|byte| i32::from(byte as i8));

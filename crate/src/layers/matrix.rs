@@ -106,7 +106,7 @@ impl Precision {
     pub(super) fn cache_format(self) -> CacheFormat {
         match self {
             Self::F32 => CacheFormat::F32,
-            Self::Q8 | Self::Q4 => CacheFormat::Q8,
+            Self::Q8 | Self::Q4 => CacheFormat::integers(),
         }
     }
 

@@ -11,7 +11,7 @@
 
 use std::ops::Range;
 
-use super::super::page::Page;
+use super::super::page::{Page, PageBlock};
 use super::super::q8::Integers;
 use super::super::quantised::{Dots, Rows, inputs};
 use super::super::vector::exponentials;
@@ -35,7 +35,7 @@ pub(super) fn scratch_len(shape: &AttentionShape) -> usize {
 
 /// Many queries, head by head: the keys and values of a head stay in a cache for all of them.
 #[inline(never)]
-pub(super) fn tiles<L: Lanes, D: Dots<Integers, Unpacked = Integers>>(
+pub(super) fn tiles<B: PageBlock, L: Lanes, D: Dots<B, Unpacked = B>>(
     (lanes, dots): (L, D),
     shape: &AttentionShape,
     q: &[f32],
@@ -44,12 +44,12 @@ pub(super) fn tiles<L: Lanes, D: Dots<Integers, Unpacked = Integers>>(
     scratch: &mut [f32],
 ) {
     let products = |panel: &[_], x: &[_], sums: &mut [_; TILE]| dots.tile(panel, x, None, Rows::of(sums));
-    attend::<L, D, TILE>((lanes, dots, products), 1, shape, (q, pages), out, scratch);
+    attend::<B, L, D, TILE>((lanes, dots, products), 1, shape, (q, pages), out, scratch);
 }
 
 /// One query, page by page: the keys of all heads are read front to back, and then the values.
 #[inline(never)]
-pub(super) fn one<L: Lanes, D: Dots<Integers>>(
+pub(super) fn one<B: PageBlock, L: Lanes, D: Dots<B>>(
     (lanes, dots): (L, D),
     shape: &AttentionShape,
     q: &[f32],
@@ -61,14 +61,14 @@ pub(super) fn one<L: Lanes, D: Dots<Integers>>(
         let blocks = panel.len().min(x.len());
         dots.row(&panel[..blocks], &x[..blocks], sums);
     };
-    attend::<L, D, 1>((lanes, dots, products), shape.heads, shape, (q, pages), out, scratch);
+    attend::<B, L, D, 1>((lanes, dots, products), shape.heads, shape, (q, pages), out, scratch);
 }
 
 /// `M` queries of `group` heads at a time, by `products`: `sums[r] += panel x[r]`. `scratch` holds at least [`scratch_len`] elements of
 /// anything.
 #[inline(always)]
-fn attend<L: Lanes, D: Dots<Integers>, const M: usize>(
-    (lanes, dots, products): (L, D, impl Fn(&[Integers], &[D::Input<M>], &mut [Entry; M])),
+fn attend<B: PageBlock, L: Lanes, D: Dots<B>, const M: usize>(
+    (lanes, dots, products): (L, D, impl Fn(&[B], &[D::Input<M>], &mut [Entry; M])),
     group: usize,
     shape: &AttentionShape,
     (q, pages): (&[f32], &[Page]),
@@ -83,7 +83,7 @@ fn attend<L: Lanes, D: Dots<Integers>, const M: usize>(
     let key_blocks = shape.head_dim.div_ceil(BLOCK);
     let mut x = Vec::with_capacity(group * key_blocks.max(stride / BLOCK));
     let quantise = |x: &mut Vec<_>, rows: &[f32], k: usize, blocks: usize| {
-        x.extend(inputs::<Integers, D, M>(dots, rows, k, Q8Block::INPUT_LEVELS).take(blocks));
+        x.extend(inputs::<B, D, M>(dots, rows, k, Q8Block::INPUT_LEVELS).take(blocks));
     };
 
     for head in (0..shape.heads).step_by(group) {
@@ -99,7 +99,7 @@ fn attend<L: Lanes, D: Dots<Integers>, const M: usize>(
             part.scores(&x, scores, &products);
             x.clear();
             let blocks = part.positions().div_ceil(BLOCK);
-            part.weights::<L, M>(lanes, scores, factors, |rows| quantise(&mut x, rows, stride, blocks));
+            part.weights::<B, L, M>(lanes, scores, factors, |rows| quantise(&mut x, rows, stride, blocks));
             part.sums(&x, sums, &products);
             part.write(sums, factors, out);
         }
@@ -140,18 +140,18 @@ impl Part<'_> {
 
     /// The scores of whole panels of positions. Those that a query must not see are left over.
     #[inline(always)]
-    fn scores<I, const M: usize>(
+    fn scores<B: PageBlock, I, const M: usize>(
         &self,
         x: &[I],
         scores: &mut [f32],
-        products: &impl Fn(&[Integers], &[I], &mut [Entry; M]),
+        products: &impl Fn(&[B], &[I], &mut [Entry; M]),
     ) {
         let (stride, blocks) = (self.shape.scores_stride(), x.len() / self.heads.len());
         for (page, start) in self.pages() {
             for (panel, start) in (start..self.positions()).step_by(PANEL).take(PAGE / PANEL).enumerate() {
                 let heads = self.heads.clone().zip(x.chunks_exact(blocks));
                 for ((head, x), scores) in heads.zip(scores.chunks_exact_mut(M * stride)) {
-                    let (keys, scales) = page.integer_keys(panel, head);
+                    let (keys, scales) = page.integers::<B>().keys(panel, head);
                     let mut sums = [[0.0; PANEL]; M];
                     products(keys, x, &mut sums);
                     for (scores, sums) in scores.chunks_exact_mut(stride).zip(sums) {
@@ -165,7 +165,7 @@ impl Part<'_> {
 
     /// Hands over the rows of each head: its weights, times the scales of the values. `factors` are 1 by the sums of the weights.
     #[inline(always)]
-    fn weights<L: Lanes, const M: usize>(
+    fn weights<B: PageBlock, L: Lanes, const M: usize>(
         &self,
         lanes: L,
         scores: &mut [f32],
@@ -181,7 +181,7 @@ impl Part<'_> {
                 let seen = self.shape.past + query + 1;
                 *factor = 1.0 / exponentials(lanes, &mut scores[..seen]);
                 for ((page, _), weights) in self.pages().zip(scores.as_chunks_mut::<PAGE>().0) {
-                    let (_, scales) = page.integer_values(head);
+                    let (_, scales) = page.integers::<B>().values(head);
                     weights.iter_mut().zip(scales).for_each(|(weight, scale)| *weight *= scale);
                 }
                 scores[seen..].fill(0.0);
@@ -191,18 +191,18 @@ impl Part<'_> {
     }
 
     #[inline(always)]
-    fn sums<I, const M: usize>(
+    fn sums<B: PageBlock, I, const M: usize>(
         &self,
         x: &[I],
         sums: &mut [[Entry; M]],
-        products: &impl Fn(&[Integers], &[I], &mut [Entry; M]),
+        products: &impl Fn(&[B], &[I], &mut [Entry; M]),
     ) {
         sums.fill([[0.0; PANEL]; M]);
         let blocks = x.len() / self.heads.len();
         for (page, start) in self.pages() {
             let heads = self.heads.clone().zip(x.chunks_exact(blocks));
             for ((head, x), sums) in heads.zip(sums.chunks_exact_mut(self.shape.value_panels())) {
-                let (values, _) = page.integer_values(head);
+                let (values, _) = page.integers::<B>().values(head);
                 for (values, sums) in values.chunks_exact(PAGE / BLOCK).zip(sums) {
                     products(values, &x[start / BLOCK..], sums);
                 }

@@ -17,9 +17,18 @@ mod tiles;
 
 pub(super) use integers::WithIntegers;
 
-use super::page::{CacheFormat, Page};
+use super::page::{CacheFormat, Page, Shape};
+
+use super::q8::Integers;
 use super::quantised;
 use super::{PAGE, PANEL};
+#[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+use super::{
+    blocks_simd128::InVectors,
+    q8_quads::Quads,
+    q8_relaxed::{self, ByteQuads},
+    simd128::Simd128,
+};
 
 /// Queries taken at a time, of either format.
 const TILE: usize = quantised::TILE;
@@ -66,6 +75,10 @@ impl AttentionShape {
     }
 }
 
+/// How quads are multiplied, whatever the instruction set of the rest.
+#[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+const QUADS: (Simd128, InVectors<ByteQuads>) = (Simd128, q8_relaxed::DOTS);
+
 /// See [`attention`](super::VectorKernel::attention).
 pub(super) fn attention<L: WithIntegers>(
     lanes: L,
@@ -84,8 +97,7 @@ pub(super) fn attention<L: WithIntegers>(
     assert!(q.len() >= (queries - 1) * query_stride + hidden, "{shape:?}: only {} query elements", q.len());
     assert!(pages.len() * PAGE >= past + queries, "{shape:?}: only {} pages", pages.len());
     for page in pages {
-        let (found, of) = page.heads();
-        assert!(found == heads && of == head_dim, "{shape:?}: a page of {found} heads of {of}");
+        assert!(page.shape() == Shape { heads, head_dim }, "{shape:?}: a page of {:?}", page.shape());
     }
     scratch.resize(shape.scratch_len().max(scratch.len()), 0.0);
     let alone = usize::from(queries % TILE == 1);
@@ -94,14 +106,18 @@ pub(super) fn attention<L: WithIntegers>(
     let format = pages[0].format();
     match format {
         CacheFormat::F32 => tiles::attend(lanes, &tiled, q, pages, out, scratch),
-        CacheFormat::Q8 => integers::tiles(L::EXACT, &tiled, q, pages, out, scratch),
+        CacheFormat::Q8 => integers::tiles::<Integers, _, _>(L::EXACT, &tiled, q, pages, out, scratch),
+        #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+        CacheFormat::Q8Quads => integers::tiles::<Quads, _, _>(QUADS, &tiled, q, pages, out, scratch),
     }
     if alone == 1 {
         let shape = AttentionShape { queries: 1, past: past + tiled.queries, ..*shape };
         let q = &q[tiled.queries * query_stride..];
         match format {
             CacheFormat::F32 => one::attend(lanes, &shape, q, pages, last, scratch),
-            CacheFormat::Q8 => integers::one(L::EXACT, &shape, q, pages, last, scratch),
+            CacheFormat::Q8 => integers::one::<Integers, _, _>(L::EXACT, &shape, q, pages, last, scratch),
+            #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+            CacheFormat::Q8Quads => integers::one::<Quads, _, _>(QUADS, &shape, q, pages, last, scratch),
         }
     }
 }

@@ -115,8 +115,6 @@ pub(in crate::kernels) fn activations_take_extremes(name: &str, kernel: &dyn Vec
     }
 }
 
-const FORMATS: [CacheFormat; 2] = [CacheFormat::F32, CacheFormat::Q8];
-
 /// Queries, keys and values of some shape, and the pages that hold the latter.
 struct Cache {
     format: CacheFormat,
@@ -137,7 +135,7 @@ impl Cache {
         queries: usize,
     ) -> Self {
         let held = |mut x: Vec<f32>| {
-            for x in x.chunks_mut(head_dim.max(1)).filter(|_| format == CacheFormat::Q8) {
+            for x in x.chunks_mut(head_dim.max(1)).filter(|_| format != CacheFormat::F32) {
                 let largest = x.iter().fold(0.0, |largest: f32, x| largest.max(x.abs()));
                 let scale = largest / 127.0;
                 x.iter_mut().for_each(|x| *x = (*x * (127.0 / largest)).round_ties_even() * scale);
@@ -188,7 +186,8 @@ pub(in crate::kernels) fn attention_is_close_to_the_reference(name: &str, kernel
     let mut random = Random::new(11);
     let mut check = |heads, head_dim, past, queries| {
         // Beside 8 bits, queries and weights are rounded by up to 1 / 1032 of the largest of 32.
-        for (format, bound) in [(CacheFormat::F32, 2e-6), (CacheFormat::Q8, 1e-3)] {
+        for &format in CacheFormat::ALL {
+            let bound = if format == CacheFormat::F32 { 2e-6 } else { 1e-3 };
             let cache = Cache::new(format, &mut random, heads, head_dim, past, queries);
             let expected = reference::attention(&cache.shape, &cache.q, &cache.keys, &cache.values);
             let what = format!("{name}, {format:?}: {:?}", cache.shape);
@@ -213,7 +212,7 @@ pub(in crate::kernels) fn attention_is_the_same_however_queries_are_cut(
     kernel: &dyn VectorKernel,
 ) {
     let (heads, head_dim, past, queries) = (2, 20, 57, 2 * TILE + 5);
-    for format in FORMATS {
+    for &format in CacheFormat::ALL {
         let cache = Cache::new(format, &mut Random::new(12), heads, head_dim, past, queries);
         let whole = cache.run(kernel);
         let hidden = heads * head_dim;
@@ -237,7 +236,7 @@ pub(in crate::kernels) fn attention_over_two_ranges_of_heads_equals_the_whole(
     kernel: &dyn VectorKernel,
 ) {
     let (heads, head_dim, past, queries) = (5, 8, 30, TILE + 2);
-    for format in FORMATS {
+    for &format in CacheFormat::ALL {
         let cache = Cache::new(format, &mut Random::new(13), heads, head_dim, past, queries);
         let whole = cache.run(kernel);
         for range in [1, 2, 4].into_iter().flat_map(|cut| [0..cut, cut..heads]) {
@@ -256,7 +255,9 @@ pub(in crate::kernels) fn attention_over_two_ranges_of_heads_equals_the_whole(
 
 pub(in crate::kernels) fn attention_never_touches_later_positions(name: &str, kernel: &dyn VectorKernel) {
     let cases = [(0, TILE), (PAGE - 2, TILE), (3, 2 * TILE + 1)];
-    for (format, (past, queries)) in FORMATS.into_iter().flat_map(|format| cases.map(|case| (format, case))) {
+    for (format, (past, queries)) in
+        CacheFormat::ALL.iter().flat_map(|format| cases.map(|case| (*format, case)))
+    {
         let mut cache = Cache::new(format, &mut Random::new(14), 1, 16, past, queries);
         let before = cache.run(kernel);
         let last = (past + queries - 1) * 16;
@@ -279,9 +280,14 @@ pub(in crate::kernels) fn attention_over_integers_gives_the_bits_of_portable(
     for (queries, steepness) in [(1, 1.0), (TILE + 1, 1.0), (1, 300.0), (TILE + 1, 300.0)] {
         let mut cache = Cache::new(CacheFormat::Q8, &mut Random::new(16), 2, 20, 170, queries);
         cache.shape.scale *= steepness;
-        let (found, expected) = (cache.run(kernel), cache.run(&portable::VECTOR));
-        assert!(found.iter().all(|x| x.is_finite()), "{name}: {found:?}");
-        assert_eq!(bits(&found), bits(&expected), "{name}: {queries} queries, {steepness} times as steep");
+        let expected = cache.run(&portable::VECTOR);
+        for &format in CacheFormat::ALL.iter().filter(|format| **format != CacheFormat::F32) {
+            cache.format = format;
+            let found = cache.run(kernel);
+            let what = format!("{name}, {format:?}: {queries} queries, {steepness} times as steep");
+            assert!(found.iter().all(|x| x.is_finite()), "{what}: {found:?}");
+            assert_eq!(bits(&found), bits(&expected), "{what}");
+        }
     }
 }
 

@@ -1,9 +1,13 @@
 //! The pages of the KV cache: panels of keys and values, written in place.
 
-use super::block::padded;
+mod integers;
+
+pub(super) use integers::{IntegerPage, PageBlock};
+
 use super::q8::Integers;
-use super::quantise::{LEVELS_I8, integer, scale_of};
 use super::{BLOCK, Entry, PAGE, PANEL};
+#[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+use super::{q8_quads::Quads, relaxed_dot};
 use crate::error::{Error, Result};
 
 /// How keys and values are held.
@@ -13,6 +17,9 @@ pub enum CacheFormat {
     F32,
     /// 8-bit integers. The key of a position and a head has one scale, and so has the value.
     Q8,
+    /// The same integers in the order of [`Q8QuadBlock`](super::Q8QuadBlock).
+    #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+    Q8Quads,
 }
 
 /// [`PAGE`] positions of the KV cache of one layer, for a range of heads.
@@ -27,15 +34,23 @@ pub enum CacheFormat {
 ///       scales  [PAGE / PANEL][heads] entries of the keys: 16 positions; [heads][PAGE] of the values
 /// ```
 ///
+/// Blocks have the order that this processor multiplies fastest: see [`CacheFormat::integers`].
+///
 /// Dimensions after the last are zeros. A scale belongs to one position, so a position is written without a look at its
 /// neighbours, and stays as it is when they come. The 8-bit keys of all heads lie together, panel by panel of positions, and so do their
 /// scales: after a pass over all weights no processor's cache holds them any more, and what is written for a position, and read for it, is a
 /// stream again.
 #[derive(Debug)]
 pub struct Page {
-    heads: usize,
-    head_dim: usize,
+    shape: Shape,
     kind: Kind,
+}
+
+/// Heads, and elements of each.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Shape {
+    pub(super) heads: usize,
+    pub(super) head_dim: usize,
 }
 
 #[derive(Debug)]
@@ -44,12 +59,9 @@ enum Kind {
         keys: Box<[Entry]>,
         values: Box<[Entry]>,
     },
-    Q8 {
-        keys: Box<[Integers]>,
-        values: Box<[Integers]>,
-        key_scales: Box<[Entry]>,
-        value_scales: Box<[[f32; PAGE]]>,
-    },
+    Q8(IntegerPage<Integers>),
+    #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+    Q8Quads(IntegerPage<Quads>),
 }
 
 /// How many elements of the arrays of a [`Page`] belong to one head.
@@ -63,6 +75,24 @@ struct Lengths {
 }
 
 impl CacheFormat {
+    /// All that this build has.
+    #[cfg(test)]
+    pub(super) const ALL: &[Self] = &[
+        Self::F32,
+        Self::Q8,
+        #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+        Self::Q8Quads,
+    ];
+
+    /// 8-bit integers as this processor multiplies them: as quads if it has the [dot of bytes](super::relaxed_dot).
+    pub fn integers() -> Self {
+        #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+        if relaxed_dot::is_one_instruction() {
+            return Self::Q8Quads;
+        }
+        Self::Q8
+    }
+
     fn lengths(self, head_dim: usize) -> Lengths {
         let value_panels = head_dim.div_ceil(PANEL);
         match self {
@@ -72,7 +102,7 @@ impl CacheFormat {
                 key_scales: 0,
                 value_scales: 0,
             },
-            Self::Q8 => Lengths {
+            _ => Lengths {
                 keys: PAGE / PANEL * head_dim.div_ceil(BLOCK),
                 values: value_panels * (PAGE / BLOCK),
                 key_scales: PAGE / PANEL,
@@ -86,6 +116,8 @@ impl CacheFormat {
         match self {
             Self::F32 => size_of::<Entry>(),
             Self::Q8 => size_of::<Integers>(),
+            #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+            Self::Q8Quads => size_of::<Quads>(),
         }
     }
 }
@@ -96,20 +128,18 @@ impl Page {
     /// # Errors
     /// [`Error::Memory`] if the allocator refuses.
     pub fn new(format: CacheFormat, heads: usize, head_dim: usize) -> Result<Self> {
-        let lengths = format.lengths(head_dim);
-        let (keys, values) = (heads * lengths.keys, heads * lengths.values);
+        let shape = Shape { heads, head_dim };
         let kind = match format {
             CacheFormat::F32 => {
-                Kind::F32 { keys: filled(keys, [0.0; PANEL])?, values: filled(values, [0.0; PANEL])? }
+                let Lengths { keys, values, .. } = format.lengths(head_dim);
+                let zeros = |len| filled(heads * len, [0.0; PANEL]);
+                Kind::F32 { keys: zeros(keys)?, values: zeros(values)? }
             }
-            CacheFormat::Q8 => Kind::Q8 {
-                keys: filled(keys, Integers::ZERO)?,
-                values: filled(values, Integers::ZERO)?,
-                key_scales: filled(heads * lengths.key_scales, [0.0; PANEL])?,
-                value_scales: filled(heads * lengths.value_scales, [0.0; PAGE])?,
-            },
+            CacheFormat::Q8 => Kind::Q8(IntegerPage::new(shape)?),
+            #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+            CacheFormat::Q8Quads => Kind::Q8Quads(IntegerPage::new(shape)?),
         };
-        Ok(Self { heads, head_dim, kind })
+        Ok(Self { shape, kind })
     }
 
     /// Bytes that a page of this shape takes.
@@ -124,13 +154,14 @@ impl Page {
     pub fn format(&self) -> CacheFormat {
         match self.kind {
             Kind::F32 { .. } => CacheFormat::F32,
-            Kind::Q8 { .. } => CacheFormat::Q8,
+            Kind::Q8(_) => CacheFormat::Q8,
+            #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+            Kind::Q8Quads(_) => CacheFormat::Q8Quads,
         }
     }
 
-    /// Heads, and elements of each.
-    pub(super) fn heads(&self) -> (usize, usize) {
-        (self.heads, self.head_dim)
+    pub(super) fn shape(&self) -> Shape {
+        self.shape
     }
 
     /// Writes the key and the value (`[heads * head_dim]` each) of the position at `slot` of this page.
@@ -138,7 +169,7 @@ impl Page {
     /// # Panics
     /// If `slot` is not below [`PAGE`], or a row has another length.
     pub fn write(&mut self, slot: usize, key: &[f32], value: &[f32]) {
-        let (heads, head_dim) = (self.heads, self.head_dim);
+        let Shape { heads, head_dim } = self.shape;
         assert!(slot < PAGE, "slot {slot} of a page of {PAGE}");
         assert!(
             key.len() == heads * head_dim && value.len() == key.len(),
@@ -149,26 +180,18 @@ impl Page {
         if head_dim == 0 {
             return;
         }
-        let lengths = self.format().lengths(head_dim);
         let rows = key.chunks_exact(head_dim).zip(value.chunks_exact(head_dim));
         match &mut self.kind {
             Kind::F32 { keys, values } => {
+                let lengths = CacheFormat::F32.lengths(head_dim);
                 let heads = keys.chunks_exact_mut(lengths.keys).zip(values.chunks_exact_mut(lengths.values));
                 for ((keys, values), (key, value)) in heads.zip(rows) {
                     write_floats(keys, values, slot, key, value);
                 }
             }
-            Kind::Q8 { keys, values, key_scales, value_scales } => {
-                let (first, key_blocks) = (slot / PANEL * heads, head_dim.div_ceil(BLOCK));
-                let keys =
-                    keys[first * key_blocks..].chunks_exact_mut(key_blocks).zip(&mut key_scales[first..]);
-                let values = values.chunks_exact_mut(lengths.values).zip(value_scales);
-                for (((keys, key_scales), (values, value_scales)), (key, value)) in keys.zip(values).zip(rows)
-                {
-                    key_scales[slot % PANEL] = write_key(keys, slot, key);
-                    value_scales[slot] = write_value(values, slot, value);
-                }
-            }
+            Kind::Q8(integers) => integers.write(slot, rows),
+            #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+            Kind::Q8Quads(integers) => integers.write(slot, rows),
         }
     }
 
@@ -181,34 +204,17 @@ impl Page {
         let Kind::F32 { keys, values } = &self.kind else {
             panic!("pages of one cache differ in their format")
         };
-        let lengths = CacheFormat::F32.lengths(self.head_dim);
+        let lengths = CacheFormat::F32.lengths(self.shape.head_dim);
         (part(keys, head, lengths.keys), part(values, head, lengths.values))
     }
 
-    /// The keys of a head at a panel of positions as integers, and what they are worth.
+    /// The keys and values as integers.
     ///
     /// # Panics
     /// If this page is of another format.
     #[inline(always)]
-    pub(super) fn integer_keys(&self, panel: usize, head: usize) -> (&[Integers], &Entry) {
-        let Kind::Q8 { keys, key_scales, .. } = &self.kind else {
-            panic!("pages of one cache differ in their format")
-        };
-        let index = panel * self.heads + head;
-        (part(keys, index, self.head_dim.div_ceil(BLOCK)), &key_scales[index])
-    }
-
-    /// The values of a head as integers, and what they are worth, by position.
-    ///
-    /// # Panics
-    /// If this page is of another format.
-    #[inline(always)]
-    pub(super) fn integer_values(&self, head: usize) -> (&[Integers], &[f32; PAGE]) {
-        let Kind::Q8 { values, value_scales, .. } = &self.kind else {
-            panic!("pages of one cache differ in their format")
-        };
-        let len = CacheFormat::Q8.lengths(self.head_dim).values;
-        (part(values, head, len), &value_scales[head])
+    pub(super) fn integers<B: PageBlock>(&self) -> &IntegerPage<B> {
+        B::of(self).expect("pages of one cache differ in their format")
     }
 }
 
@@ -237,34 +243,6 @@ fn write_floats(keys: &mut [Entry], values: &mut [Entry], slot: usize, key: &[f3
     }
 }
 
-/// Writes the key and returns its scale.
-fn write_key(keys: &mut [Integers], slot: usize, key: &[f32]) -> f32 {
-    let (scale, inverse) = scale_of(key, LEVELS_I8);
-    for (block, key) in keys.iter_mut().zip(key.chunks(BLOCK)) {
-        for (d, integer) in integers::<BLOCK>(key, inverse).into_iter().enumerate() {
-            block.set(slot % PANEL, d, integer as i8);
-        }
-    }
-    scale
-}
-
-/// Writes the value and returns its scale.
-fn write_value(values: &mut [Integers], slot: usize, value: &[f32]) -> f32 {
-    let (scale, inverse) = scale_of(value, LEVELS_I8);
-    for (panel, value) in values.chunks_exact_mut(PAGE / BLOCK).zip(value.chunks(PANEL)) {
-        for (d, integer) in integers::<PANEL>(value, inverse).into_iter().enumerate() {
-            panel[slot / BLOCK].set(d, slot % BLOCK, integer as i8);
-        }
-    }
-    scale
-}
-
-/// Up to `N` numbers times `inverse`, rounded, and zeros.
-#[inline(always)]
-fn integers<const N: usize>(x: &[f32], inverse: f32) -> [i32; N] {
-    padded(x, 0.0).map(|x| integer(x * inverse, LEVELS_I8))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -274,13 +252,12 @@ mod tests {
     #[test]
     fn bytes_are_those_of_the_arrays() {
         for head_dim in [0, 1, 16, 33, 64, 80] {
-            for format in [CacheFormat::F32, CacheFormat::Q8] {
+            for &format in CacheFormat::ALL {
                 let bytes = match Page::new(format, 3, head_dim).expect("fits").kind {
                     Kind::F32 { keys, values } => size_of_val(&*keys) + size_of_val(&*values),
-                    Kind::Q8 { keys, values, key_scales, value_scales } => {
-                        let scales = size_of_val(&*key_scales) + size_of_val(&*value_scales);
-                        size_of_val(&*keys) + size_of_val(&*values) + scales
-                    }
+                    Kind::Q8(integers) => integers.bytes(),
+                    #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+                    Kind::Q8Quads(integers) => integers.bytes(),
                 };
                 assert_eq!(bytes as u64, Page::bytes(format, 3, head_dim), "{format:?}, {head_dim}");
             }
