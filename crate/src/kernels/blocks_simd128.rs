@@ -154,26 +154,36 @@ impl<B: Scales + NoUninit, D: BlockDots<B>, T: TileLoops<D, B>> Dots<B> for InVe
     }
 
     #[inline(never)]
-    fn row(self, panels: &[B], x: &[Self::Input<1>], sums: &mut [Entry]) {
-        let (steps, stream) = (Steps::never(), Stream::of(panels));
+    fn rows(self, panels: &[B], x: &[&[Self::Input<1>]], sums: &mut [Entry]) {
+        if panels.is_empty() {
+            return;
+        }
+        let (blocks, steps, stream) = (panels.len() / sums.len(), Steps::never(), Stream::of(panels));
         let add = |sums: &mut [v128; PANEL / 4], block: &B, x: &Self::Input<1>| {
             stream.ask_ahead(block);
             self.add_block(sums, block, x, steps);
         };
-        let (pairs, last) = in_two_streams(panels, x.len(), sums);
+        let (pairs, last) = in_two_streams(panels, blocks, x.len(), sums);
         for [(first, first_sums), (second, second_sums)] in pairs {
-            let (mut p, mut q) = (load_all(first_sums), load_all(second_sums));
-            for ((first, second), x) in abreast(abreast(first, second), x) {
-                add(&mut p, first, x);
-                add(&mut q, second, x);
+            let panels = abreast(first.chunks_exact(blocks), second.chunks_exact(blocks));
+            for (((first, second), x), (first_sums, second_sums)) in
+                abreast(abreast(panels, x), abreast(first_sums, second_sums))
+            {
+                let (mut p, mut q) = (load_all(first_sums), load_all(second_sums));
+                for ((first, second), x) in abreast(abreast(first, second), *x) {
+                    add(&mut p, first, x);
+                    add(&mut q, second, x);
+                }
+                store_all(p, first_sums);
+                store_all(q, second_sums);
             }
-            store_all(p, first_sums);
-            store_all(q, second_sums);
         }
-        if let Some((panel, sums)) = last {
-            let mut p = load_all(sums);
-            abreast(panel, x).for_each(|(block, x)| add(&mut p, block, x));
-            store_all(p, sums);
+        if let Some((panels, sums)) = last {
+            for ((panel, x), sums) in abreast(abreast(panels.chunks_exact(blocks), x), sums) {
+                let mut p = load_all(sums);
+                abreast(panel, *x).for_each(|(block, x)| add(&mut p, block, x));
+                store_all(p, sums);
+            }
         }
     }
 

@@ -59,7 +59,7 @@ impl<L: Lanes, const TILE: usize> MatrixKernel<Entry> for F32Panels<L, TILE> {
         let stream = Stream::of(panels);
         let (whole, rest) = y.as_chunks_mut::<PANEL>();
         let (panels, ragged) = panels.split_at(whole.len() * k);
-        let (pairs, last) = in_two_streams(panels, k, whole);
+        let (pairs, last) = in_two_streams(panels, k, 1, whole);
         // As much as a page of memory at a time, to ask for the next one.
         for [(first, first_sums), (second, second_sums)] in pairs {
             let pages =
@@ -67,11 +67,11 @@ impl<L: Lanes, const TILE: usize> MatrixKernel<Entry> for F32Panels<L, TILE> {
             for ((first, second), x) in pages {
                 stream.ask_ahead(first);
                 stream.ask_ahead(second);
-                two_rows(self.0, [first, second], x, [first_sums, second_sums]);
+                two_rows(self.0, [first, second], x, [&mut first_sums[0], &mut second_sums[0]]);
             }
         }
         if let Some((panel, sums)) = last {
-            row(self.0, panel, x, sums);
+            row(self.0, panel, x, &mut sums[0]);
         }
         if !rest.is_empty() {
             let mut sums = padded(rest, 0.0);

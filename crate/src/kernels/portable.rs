@@ -110,9 +110,14 @@ impl<B: QuantisedBlock + Copy> Dots<B> for Portable {
         (bases, *integers)
     }
 
-    fn row(self, panels: &[B], x: &[Self::Input<1>], sums: &mut [Entry]) {
-        for (panel, sums) in panels.chunks_exact(x.len().max(1)).zip(sums) {
-            for (block, ([base], [inputs])) in panel.iter().zip(x) {
+    fn rows(self, panels: &[B], x: &[&[Self::Input<1>]], sums: &mut [Entry]) {
+        if panels.is_empty() {
+            return;
+        }
+        for ((panel, x), sums) in
+            panels.chunks_exact(panels.len() / sums.len()).zip(x.iter().cycle()).zip(sums)
+        {
+            for (block, ([base], [inputs])) in panel.iter().zip(*x) {
                 add_dots(block, *base, inputs, sums);
             }
         }

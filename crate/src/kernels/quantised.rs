@@ -53,8 +53,9 @@ pub(super) trait Dots<B>: Copy + Sync + 'static {
     /// Of row `r`, `integers[r]` have the base `bases[r]`.
     fn input<const M: usize>(self, bases: [f32; M], integers: &[[i32; BLOCK]; M]) -> Self::Input<M>;
 
-    /// `sums[p] += panels[p] x`, for one row of inputs.
-    fn row(self, panels: &[B], x: &[Self::Input<1>], sums: &mut [Entry]);
+    /// `sums[p] += panels[p] x[p % x.len()]`, for one row of inputs, or several that meet as many neighbouring panels in turns. They may end before
+    /// the panels do, whose further blocks are left alone.
+    fn rows(self, panels: &[B], x: &[&[Self::Input<1>]], sums: &mut [Entry]);
 
     /// A panel for many tiles, in `scratch` if it has to be made.
     fn unpacked<'a>(self, panel: &'a [B], scratch: &'a mut Vec<Self::Unpacked>) -> &'a [Self::Unpacked];
@@ -136,10 +137,10 @@ impl<B: Block, D: Dots<B>, const ROWS: usize, const WIDE: usize> MatrixKernel<B>
         }
         let (whole, rest) = y.as_chunks_mut::<PANEL>();
         let (panels, last) = panels.split_at(whole.len() * blocks);
-        self.0.row(panels, &x, whole);
+        self.0.rows(panels, &[&x], whole);
         if !rest.is_empty() {
             let mut sums = [padded(rest, 0.0)];
-            self.0.row(last, &x, &mut sums);
+            self.0.rows(last, &[&x], &mut sums);
             rest.copy_from_slice(&sums[0][..rest.len()]);
         }
     }

@@ -51,23 +51,28 @@ impl<'a> Stream<'a> {
     }
 }
 
-/// A panel and the sums of its rows.
-pub(super) type Panel<'a, B> = (&'a [B], &'a mut Entry);
+/// Panels and the sums of their rows.
+pub(super) type Panels<'a, B> = (&'a [B], &'a mut [Entry]);
 
-/// `panels`, of `blocks` each, with their sums: in pairs of one of the first half and one of the second, and the last of an odd number.
+/// `panels`, of `blocks` each, with their sums, in groups of `group`: in pairs of one group of the first half and one of the second, and the last of
+/// an odd number.
 pub(super) fn in_two_streams<'a, B>(
     panels: &'a [B],
     blocks: usize,
+    group: usize,
     sums: &'a mut [Entry],
-) -> (impl Iterator<Item = [Panel<'a, B>; 2]>, Option<Panel<'a, B>>) {
-    let pairs = sums.len() / 2;
-    let (first, second) = panels.split_at(pairs * blocks);
-    let (second, last) = second.split_at(pairs * blocks);
-    let (first_sums, second_sums) = sums.split_at_mut(pairs);
-    let (second_sums, last_sums) = second_sums.split_at_mut(pairs);
-    let half = |panels: &'a [B], sums: &'a mut [Entry]| panels.chunks_exact(blocks.max(1)).zip(sums);
-    let pairs = half(first, first_sums).zip(half(second, second_sums)).map(<[_; 2]>::from);
-    (pairs, last_sums.first_mut().map(|sums| (last, sums)))
+) -> (impl Iterator<Item = [Panels<'a, B>; 2]>, Option<Panels<'a, B>>) {
+    let (group, in_group) = (group.max(1), (group * blocks).max(1));
+    let half = sums.len() / group / 2;
+    let (first, second) = panels.split_at(half * group * blocks);
+    let (second, last) = second.split_at(half * group * blocks);
+    let (first_sums, second_sums) = sums.split_at_mut(half * group);
+    let (second_sums, last_sums) = second_sums.split_at_mut(half * group);
+    let groups = |panels: &'a [B], sums: &'a mut [Entry]| {
+        panels.chunks_exact(in_group).zip(sums.chunks_exact_mut(group))
+    };
+    let pairs = groups(first, first_sums).zip(groups(second, second_sums)).map(<[_; 2]>::from);
+    (pairs, (!last_sums.is_empty()).then_some((last, last_sums)))
 }
 
 /// How far the next page is from a part of `size` bytes at `address`, if none before it begins in the same page.
@@ -86,24 +91,36 @@ mod tests {
 
     #[test]
     fn two_streams_give_each_panel_its_sums() {
-        for (panels, blocks) in [(0, 3), (1, 3), (2, 3), (7, 2), (8, 1), (3, 0)] {
+        for (panels, blocks, group) in [
+            (0, 3, 1),
+            (1, 3, 1),
+            (2, 3, 1),
+            (7, 2, 1),
+            (8, 1, 1),
+            (3, 0, 1),
+            (0, 2, 3),
+            (6, 2, 2),
+            (12, 2, 3),
+        ] {
             let of_panel = |panel: usize| vec![panel as f32; blocks];
             let weights: Vec<f32> = (0..panels).flat_map(of_panel).collect();
             let mut sums: Vec<Entry> = (0..panels).map(|panel| [panel as f32; PANEL]).collect();
-            let (pairs, last) = in_two_streams(&weights, blocks, &mut sums);
+            let (pairs, last) = in_two_streams(&weights, blocks, group, &mut sums);
             let (mut firsts, mut seconds) = (Vec::new(), Vec::new());
-            let check = |panel: &[f32], sums: &mut Entry| {
-                assert_eq!(panel, of_panel(sums[0] as usize), "{panels} panels");
-                sums[0]
+            let check = |(panels, sums): Panels<'_, f32>| {
+                let of_sums: Vec<usize> = sums.iter().map(|sums| sums[0] as usize).collect();
+                assert_eq!(panels, of_sums.iter().copied().flat_map(of_panel).collect::<Vec<_>>());
+                assert_eq!(of_sums.len(), group, "of {panels:?}");
+                of_sums
             };
-            for [(first, first_sums), (second, second_sums)] in pairs {
-                firsts.push(check(first, first_sums));
-                seconds.push(check(second, second_sums));
+            for [first, second] in pairs {
+                firsts.extend(check(first));
+                seconds.extend(check(second));
             }
-            seconds.extend(last.map(|(panel, sums)| check(panel, sums)));
+            seconds.extend(last.map(check).into_iter().flatten());
             let met = [firsts, seconds].concat();
             if blocks > 0 {
-                assert_eq!(met, (0..panels).map(|panel| panel as f32).collect::<Vec<_>>(), "{panels} panels");
+                assert_eq!(met, (0..panels).collect::<Vec<_>>(), "{panels} panels in groups of {group}");
             }
         }
     }

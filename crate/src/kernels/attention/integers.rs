@@ -26,9 +26,14 @@ pub(in crate::kernels) trait WithIntegers: Lanes {
     const EXACT: (Self::Exact, Self::Dots);
 }
 
+/// Panels of a page of keys or of values, whichever are more.
+fn panels(shape: &AttentionShape) -> usize {
+    shape.value_panels().max(PAGE / PANEL)
+}
+
 pub(super) fn scratch_len(shape: &AttentionShape) -> usize {
     let len = |m: usize, heads: usize| {
-        m * (shape.head_dim + heads * (shape.scores_stride() + shape.value_panels() * PANEL + 1))
+        m * (shape.head_dim + heads * (shape.scores_stride() + panels(shape) * PANEL + 1))
     };
     len(TILE, 1).max(len(1, shape.heads))
 }
@@ -43,7 +48,12 @@ pub(super) fn tiles<B: PageBlock, L: Lanes, D: Dots<B, Unpacked = B>>(
     out: &mut [f32],
     scratch: &mut [f32],
 ) {
-    let products = |panel: &[_], x: &[_], sums: &mut [_; TILE]| dots.tile(panel, x, None, Rows::of(sums));
+    let products = |panels: &[_], x: &[&[_]], sums: &mut [[_; TILE]]| {
+        let panels = panels.chunks_exact(panels.len() / sums.len());
+        for ((panel, x), sums) in panels.zip(x.iter().cycle()).zip(sums) {
+            dots.tile(panel, x, None, Rows::of(sums));
+        }
+    };
     attend::<B, L, D, TILE>((lanes, dots, products), 1, shape, (q, pages), out, scratch);
 }
 
@@ -57,28 +67,26 @@ pub(super) fn one<B: PageBlock, L: Lanes, D: Dots<B>>(
     out: &mut [f32],
     scratch: &mut [f32],
 ) {
-    let products = |panel: &[_], x: &[_], sums: &mut [_; 1]| {
-        let blocks = panel.len().min(x.len());
-        dots.row(&panel[..blocks], &x[..blocks], sums);
-    };
+    let products =
+        |panels: &[_], x: &[&[_]], sums: &mut [[_; 1]]| dots.rows(panels, x, sums.as_flattened_mut());
     attend::<B, L, D, 1>((lanes, dots, products), shape.heads, shape, (q, pages), out, scratch);
 }
 
-/// `M` queries of `group` heads at a time, by `products`: `sums[r] += panel x[r]`. `scratch` holds at least [`scratch_len`] elements of
+/// `M` queries of `group` heads at a time, by `products`: `sums[p][r] += panels[p] x[p % x.len()][r]`. `scratch` holds at least [`scratch_len`] elements of
 /// anything.
 #[inline(always)]
 fn attend<B: PageBlock, L: Lanes, D: Dots<B>, const M: usize>(
-    (lanes, dots, products): (L, D, impl Fn(&[B], &[D::Input<M>], &mut [Entry; M])),
+    (lanes, dots, products): (L, D, impl Fn(&[B], &[&[D::Input<M>]], &mut [[Entry; M]])),
     group: usize,
     shape: &AttentionShape,
     (q, pages): (&[f32], &[Page]),
     out: &mut [f32],
     scratch: &mut [f32],
 ) {
-    let (stride, value_panels) = (shape.scores_stride(), shape.value_panels());
+    let stride = shape.scores_stride();
     let (scaled, rest) = scratch.split_at_mut(M * shape.head_dim);
     let (scores, rest) = rest.split_at_mut(group * M * stride);
-    let (sums, factors) = rest.split_at_mut(group * M * value_panels * PANEL);
+    let (sums, factors) = rest.split_at_mut(group * M * panels(shape) * PANEL);
     let (sums, factors) = (sums.as_chunks_mut().0.as_chunks_mut().0, factors.as_chunks_mut().0);
     let key_blocks = shape.head_dim.div_ceil(BLOCK);
     let mut x = Vec::with_capacity(group * key_blocks.max(stride / BLOCK));
@@ -96,7 +104,7 @@ fn attend<B: PageBlock, L: Lanes, D: Dots<B>, const M: usize>(
             };
             x.clear();
             part.queries(q, scaled, |rows| quantise(&mut x, rows, shape.head_dim, key_blocks));
-            part.scores(&x, scores, &products);
+            part.scores(&x, scores, sums, &products);
             x.clear();
             let blocks = part.positions().div_ceil(BLOCK);
             part.weights::<B, L, M>(lanes, scores, factors, |rows| quantise(&mut x, rows, stride, blocks));
@@ -138,26 +146,33 @@ impl Part<'_> {
         }
     }
 
-    /// The scores of whole panels of positions. Those that a query must not see are left over.
+    /// The scores of whole panels of positions. Those that a query must not see are left over, and so is anything in `sums`.
     #[inline(always)]
     fn scores<B: PageBlock, I, const M: usize>(
         &self,
         x: &[I],
         scores: &mut [f32],
-        products: &impl Fn(&[B], &[I], &mut [Entry; M]),
+        sums: &mut [[Entry; M]],
+        products: &impl Fn(&[B], &[&[I]], &mut [[Entry; M]]),
     ) {
-        let (stride, blocks) = (self.shape.scores_stride(), x.len() / self.heads.len());
+        let (heads, stride) = (self.heads.len(), self.shape.scores_stride());
+        let x: Vec<_> = x.chunks_exact(x.len() / heads).collect();
         for (page, start) in self.pages() {
-            for (panel, start) in (start..self.positions()).step_by(PANEL).take(PAGE / PANEL).enumerate() {
-                let heads = self.heads.clone().zip(x.chunks_exact(blocks));
-                for ((head, x), scores) in heads.zip(scores.chunks_exact_mut(M * stride)) {
-                    let (keys, scales) = page.integers::<B>().keys(panel, head);
-                    let mut sums = [[0.0; PANEL]; M];
-                    products(keys, x, &mut sums);
-                    for (scores, sums) in scores.chunks_exact_mut(stride).zip(sums) {
-                        let scores = &mut scores.as_chunks_mut::<PANEL>().0[start / PANEL];
-                        *scores = std::array::from_fn(|i| sums[i] * scales[i]);
+            let panels = PAGE.min(self.positions() - start).div_ceil(PANEL);
+            let mut panel = start / PANEL;
+            for (keys, scales) in page.integers::<B>().keys(panels, &self.heads) {
+                let sums = &mut sums[..scales.len()];
+                sums.fill([[0.0; PANEL]; M]);
+                products(keys, &x, sums);
+                for (sums, scales) in sums.chunks_exact(heads).zip(scales.chunks_exact(heads)) {
+                    let heads = sums.iter().zip(scales).zip(scores.chunks_exact_mut(M * stride));
+                    for ((sums, scales), scores) in heads {
+                        for (scores, sums) in scores.chunks_exact_mut(stride).zip(sums) {
+                            let scores = &mut scores.as_chunks_mut::<PANEL>().0[panel];
+                            *scores = std::array::from_fn(|i| sums[i] * scales[i]);
+                        }
                     }
+                    panel += 1;
                 }
             }
         }
@@ -181,7 +196,7 @@ impl Part<'_> {
                 let seen = self.shape.past + query + 1;
                 *factor = 1.0 / exponentials(lanes, &mut scores[..seen]);
                 for ((page, _), weights) in self.pages().zip(scores.as_chunks_mut::<PAGE>().0) {
-                    let (_, scales) = page.integers::<B>().values(head);
+                    let scales = page.integers::<B>().value_scales(head);
                     weights.iter_mut().zip(scales).for_each(|(weight, scale)| *weight *= scale);
                 }
                 scores[seen..].fill(0.0);
@@ -190,35 +205,37 @@ impl Part<'_> {
         }
     }
 
+    /// `sums` are `[panels][heads]`.
     #[inline(always)]
     fn sums<B: PageBlock, I, const M: usize>(
         &self,
         x: &[I],
         sums: &mut [[Entry; M]],
-        products: &impl Fn(&[B], &[I], &mut [Entry; M]),
+        products: &impl Fn(&[B], &[&[I]], &mut [[Entry; M]]),
     ) {
         sums.fill([[0.0; PANEL]; M]);
-        let blocks = x.len() / self.heads.len();
+        let (heads, mut of_page) = (self.heads.len(), Vec::new());
         for (page, start) in self.pages() {
-            let heads = self.heads.clone().zip(x.chunks_exact(blocks));
-            for ((head, x), sums) in heads.zip(sums.chunks_exact_mut(self.shape.value_panels())) {
-                let (values, _) = page.integers::<B>().values(head);
-                for (values, sums) in values.chunks_exact(PAGE / BLOCK).zip(sums) {
-                    products(values, &x[start / BLOCK..], sums);
-                }
+            of_page.clear();
+            of_page.extend(x.chunks_exact(x.len() / heads).map(|x| &x[start / BLOCK..]));
+            let mut rest = &mut *sums;
+            for values in page.integers::<B>().values(&self.heads) {
+                let (sums, after) = rest.split_at_mut(values.len() / (PAGE / BLOCK));
+                products(values, &of_page, sums);
+                rest = after;
             }
         }
     }
 
     #[inline(always)]
     fn write<const M: usize>(&self, sums: &[[Entry; M]], factors: &[[f32; M]], out: &mut [f32]) {
-        let head_dim = self.shape.head_dim;
-        let heads = self.heads.clone().zip(sums.chunks_exact(self.shape.value_panels()));
-        for ((head, sums), factors) in heads.zip(factors) {
-            for (r, query) in self.queries.clone().enumerate() {
-                let out = &mut out[query * self.shape.hidden() + head * head_dim..][..head_dim];
-                for (out, sums) in out.chunks_mut(PANEL).zip(sums) {
-                    out.iter_mut().zip(&sums[r]).for_each(|(out, sum)| *out = sum * factors[r]);
+        let AttentionShape { head_dim, .. } = *self.shape;
+        for (panel, sums) in sums.chunks_exact(self.heads.len()).take(self.shape.value_panels()).enumerate() {
+            for ((head, sums), factors) in self.heads.clone().zip(sums).zip(factors) {
+                for ((query, sums), factor) in self.queries.clone().zip(sums).zip(factors) {
+                    let out = &mut out[query * self.shape.hidden() + head * head_dim..][..head_dim];
+                    let out = out.chunks_mut(PANEL).nth(panel).expect("a panel of the head");
+                    out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum * factor);
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Keys and values of 8 bits: blocks of integers, whose scales lie beside them.
 
-use super::{CacheFormat, Kind, Lengths, Page, Shape, filled, part};
+use super::{CacheFormat, Kind, Lengths, Page, Shape, filled};
 use crate::error::Result;
 use crate::kernels::block::padded;
 use crate::kernels::q8::Integers;
@@ -8,6 +8,7 @@ use crate::kernels::q8::Integers;
 use crate::kernels::q8_quads::Quads;
 use crate::kernels::quantise::{LEVELS_I8, integer, scale_of};
 use crate::kernels::{BLOCK, Entry, PAGE, PANEL};
+use std::ops::Range;
 
 /// 16 rows by 32 columns of 8-bit integers, in one of the orders that they are multiplied in.
 pub(in crate::kernels) trait PageBlock: Copy + 'static {
@@ -78,16 +79,14 @@ impl<B: PageBlock> IntegerPage<B> {
 
     /// As [`Page::write`].
     pub(super) fn write<'a>(&mut self, slot: usize, rows: impl Iterator<Item = (&'a [f32], &'a [f32])>) {
-        let Shape { heads, head_dim } = self.shape;
-        let (first, key_blocks) = (slot / PANEL * heads, head_dim.div_ceil(BLOCK));
-        let keys = self.keys[first * key_blocks..].chunks_exact_mut(key_blocks);
-        let values = self.values.chunks_exact_mut(CacheFormat::Q8.lengths(head_dim).values);
-        let scales = self.key_scales[first..].iter_mut().zip(&mut self.value_scales);
-        for (((keys, values), (key_scales, value_scales)), (key, value)) in
-            keys.zip(values).zip(scales).zip(rows)
-        {
-            key_scales[slot % PANEL] = write_key(keys, slot, key);
-            value_scales[slot] = write_value(values, slot, value);
+        let Shape { heads, .. } = self.shape;
+        let blocks = self.shape.key_blocks();
+        for (head, (key, value)) in rows.enumerate() {
+            let index = slot / PANEL * heads + head;
+            let keys = &mut self.keys[index * blocks..][..blocks];
+            self.key_scales[index][slot % PANEL] = write_key(keys, slot, key);
+            let values = self.values.chunks_exact_mut(PAGE / BLOCK).skip(head).step_by(heads);
+            self.value_scales[head][slot] = write_value(values, slot, value);
         }
     }
 
@@ -97,18 +96,31 @@ impl<B: PageBlock> IntegerPage<B> {
         size_of_val(&*self.keys) + size_of_val(&*self.values) + scales
     }
 
-    /// The keys of a head at a panel of positions, and what they are worth.
+    /// The keys of some heads at the first panels of positions, in [runs](Shape::runs), and the scales of each.
     #[inline(always)]
-    pub(in crate::kernels) fn keys(&self, panel: usize, head: usize) -> (&[B], &Entry) {
-        let index = panel * self.shape.heads + head;
-        (part(&self.keys, index, self.shape.head_dim.div_ceil(BLOCK)), &self.key_scales[index])
+    pub(in crate::kernels) fn keys(
+        &self,
+        panels: usize,
+        heads: &Range<usize>,
+    ) -> impl Iterator<Item = (&[B], &[Entry])> {
+        let blocks = self.shape.key_blocks();
+        self.shape
+            .runs(panels, heads)
+            .map(move |run| (&self.keys[run.start * blocks..run.end * blocks], &self.key_scales[run]))
     }
 
-    /// The values of a head, and what they are worth, by position.
+    /// The values of some heads, in [runs](Shape::runs) of their panels.
     #[inline(always)]
-    pub(in crate::kernels) fn values(&self, head: usize) -> (&[B], &[f32; PAGE]) {
-        let len = CacheFormat::Q8.lengths(self.shape.head_dim).values;
-        (part(&self.values, head, len), &self.value_scales[head])
+    pub(in crate::kernels) fn values(&self, heads: &Range<usize>) -> impl Iterator<Item = &[B]> {
+        const BLOCKS: usize = PAGE / BLOCK;
+        let runs = self.shape.runs(self.shape.value_panels(), heads);
+        runs.map(|run| &self.values[run.start * BLOCKS..run.end * BLOCKS])
+    }
+
+    /// What the values of a head are worth, by position.
+    #[inline(always)]
+    pub(in crate::kernels) fn value_scales(&self, head: usize) -> &[f32; PAGE] {
+        &self.value_scales[head]
     }
 }
 
@@ -124,9 +136,13 @@ fn write_key<B: PageBlock>(keys: &mut [B], slot: usize, key: &[f32]) -> f32 {
 }
 
 /// Writes the value and returns its scale.
-fn write_value<B: PageBlock>(values: &mut [B], slot: usize, value: &[f32]) -> f32 {
+fn write_value<'a, B: PageBlock>(
+    values: impl Iterator<Item = &'a mut [B]>,
+    slot: usize,
+    value: &[f32],
+) -> f32 {
     let (scale, inverse) = scale_of(value, LEVELS_I8);
-    for (panel, value) in values.chunks_exact_mut(PAGE / BLOCK).zip(value.chunks(PANEL)) {
+    for (panel, value) in values.zip(value.chunks(PANEL)) {
         for (d, integer) in integers::<PANEL>(value, inverse).into_iter().enumerate() {
             panel[slot / BLOCK].set(d, slot % BLOCK, integer as i8);
         }

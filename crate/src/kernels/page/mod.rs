@@ -9,6 +9,7 @@ use super::{BLOCK, Entry, PAGE, PANEL};
 #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
 use super::{q8_quads::Quads, relaxed_dot};
 use crate::error::{Error, Result};
+use std::ops::Range;
 
 /// How keys and values are held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,15 +31,15 @@ pub enum CacheFormat {
 /// f32   keys    [heads][PAGE / PANEL][head_dim] entries: dimension d of 16 positions
 ///       values  [heads][ceil(head_dim / PANEL)][PAGE] entries: 16 dimensions of position p
 /// q8    keys    [PAGE / PANEL][heads][ceil(head_dim / BLOCK)] blocks: 32 dimensions of 16 positions
-///       values  [heads][ceil(head_dim / PANEL)][PAGE / BLOCK] blocks: 32 positions of 16 dimensions
+///       values  [ceil(head_dim / PANEL)][heads][PAGE / BLOCK] blocks: 32 positions of 16 dimensions
 ///       scales  [PAGE / PANEL][heads] entries of the keys: 16 positions; [heads][PAGE] of the values
 /// ```
 ///
 /// Blocks have the order that this processor multiplies fastest: see [`CacheFormat::integers`].
 ///
 /// Dimensions after the last are zeros. A scale belongs to one position, so a position is written without a look at its
-/// neighbours, and stays as it is when they come. The 8-bit keys of all heads lie together, panel by panel of positions, and so do their
-/// scales: after a pass over all weights no processor's cache holds them any more, and what is written for a position, and read for it, is a
+/// neighbours, and stays as it is when they come. The 8-bit keys and values of all heads lie together, panel by panel, and so do the scales of keys:
+/// after a pass over all weights no processor's cache holds them any more, and what is written for a position, and read for it, is a
 /// stream again.
 #[derive(Debug)]
 pub struct Page {
@@ -51,6 +52,27 @@ pub struct Page {
 pub(super) struct Shape {
     pub(super) heads: usize,
     pub(super) head_dim: usize,
+}
+
+impl Shape {
+    /// Blocks of the key of a head.
+    fn key_blocks(self) -> usize {
+        self.head_dim.div_ceil(BLOCK)
+    }
+
+    /// Panels of the value of a head.
+    fn value_panels(self) -> usize {
+        self.head_dim.div_ceil(PANEL)
+    }
+
+    /// Of arrays `[panels][heads]`, what belongs to some heads, in parts that lie together: all of it, or panel by panel.
+    fn runs(self, panels: usize, heads: &Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        let panels_of_run = if heads.len() == self.heads { panels.max(1) } else { 1 };
+        let len = (panels_of_run - 1) * self.heads + heads.len();
+        let first = (0..panels).step_by(panels_of_run).map(move |panel| panel * self.heads);
+        let start = heads.start;
+        first.map(move |first| first + start..first + start + len)
+    }
 }
 
 #[derive(Debug)]
