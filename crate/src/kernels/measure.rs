@@ -128,7 +128,7 @@ impl Data {
             }
             Ok(pages)
         };
-        let pages = [("f32", pages(CacheFormat::F32)?), ("q8", pages(CacheFormat::Q8)?)];
+        let pages = [("f32", pages(CacheFormat::F32)?), ("q8", pages(CacheFormat::integers())?)];
         Ok(Self {
             f32: Matrices::new(rows, &x)?,
             #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]

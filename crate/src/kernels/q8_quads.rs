@@ -1,11 +1,12 @@
 //! Weights of 8 bits as the processor's dot of bytes takes them: the values of [`q8`](super::q8) in another order.
 //!
 //! ```text
-//! w[row][k] = scale[row] * (byte 4 (row % 4) + k % 4 of bytes[k / 4][row / 4] - zero point)
+//! w[row][k] = scale[row] * (byte 4 (row % 4) + k % 4 of integers[k / 4][row / 4] - zero point)
 //! ```
 //!
 //! So 16 neighbouring bytes are four columns of four rows, and every lane's four meet their four inputs in one
-//! [dot](super::relaxed_dot). The zero point is the processor's, and packed weights stay on it. 544 bytes for 512 weights, as there.
+//! [dot](super::relaxed_dot). The zero point is the processor's, and packed weights stay on it. 544 bytes for 512 weights, as there. The KV cache is made
+//! of such integers too where the processor has the dot.
 
 use std::ops::Range;
 
@@ -33,7 +34,7 @@ pub struct Q8QuadBlock {
 const _: () = assert!(size_of::<Q8QuadBlock>() == size_of::<Q8Block>());
 
 impl Quads {
-    /// Integers for a processor whose zero point is 0; for another, numbers that are multiplied by zeros.
+    /// Zeros if the zero point is 0; with another, what only zeros may meet.
     pub(super) const ZERO: Self = Self([[[0; 16]; PANEL / 4]; BLOCK / 4]);
 
     #[inline(always)]

@@ -72,8 +72,8 @@ pub(super) fn one<B: PageBlock, L: Lanes, D: Dots<B>>(
     attend::<B, L, D, 1>((lanes, dots, products), shape.heads, shape, (q, pages), out, scratch);
 }
 
-/// `M` queries of `group` heads at a time, by `products`: `sums[p][r] += panels[p] x[p % x.len()][r]`. `scratch` holds at least [`scratch_len`] elements of
-/// anything.
+/// `M` queries of `group` heads at a time, by `products`: `sums[p][r] += panels[p] x[p % x.len()][r]`. `scratch` holds at least
+/// [`scratch_len`] elements of anything.
 #[inline(always)]
 fn attend<B: PageBlock, L: Lanes, D: Dots<B>, const M: usize>(
     (lanes, dots, products): (L, D, impl Fn(&[B], &[&[D::Input<M>]], &mut [[Entry; M]])),
@@ -229,7 +229,7 @@ impl Part<'_> {
 
     #[inline(always)]
     fn write<const M: usize>(&self, sums: &[[Entry; M]], factors: &[[f32; M]], out: &mut [f32]) {
-        let AttentionShape { head_dim, .. } = *self.shape;
+        let head_dim = self.shape.head_dim;
         for (panel, sums) in sums.chunks_exact(self.heads.len()).take(self.shape.value_panels()).enumerate() {
             for ((head, sums), factors) in self.heads.clone().zip(sums).zip(factors) {
                 for ((query, sums), factor) in self.queries.clone().zip(sums).zip(factors) {

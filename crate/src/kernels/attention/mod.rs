@@ -18,7 +18,6 @@ mod tiles;
 pub(super) use integers::WithIntegers;
 
 use super::page::{CacheFormat, Page, Shape};
-
 use super::q8::Integers;
 use super::quantised;
 use super::{PAGE, PANEL};

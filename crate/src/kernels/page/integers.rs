@@ -67,7 +67,7 @@ pub(in crate::kernels) struct IntegerPage<B> {
 
 impl<B: PageBlock> IntegerPage<B> {
     pub(super) fn new(shape: Shape) -> Result<Self> {
-        let Lengths { keys, values, key_scales, value_scales } = CacheFormat::Q8.lengths(shape.head_dim);
+        let Lengths { keys, values, key_scales, value_scales } = CacheFormat::Q8.lengths(shape);
         Ok(Self {
             shape,
             keys: filled(shape.heads * keys, B::ZERO)?,
@@ -79,8 +79,7 @@ impl<B: PageBlock> IntegerPage<B> {
 
     /// As [`Page::write`].
     pub(super) fn write<'a>(&mut self, slot: usize, rows: impl Iterator<Item = (&'a [f32], &'a [f32])>) {
-        let Shape { heads, .. } = self.shape;
-        let blocks = self.shape.key_blocks();
+        let (heads, blocks) = (self.shape.heads, self.shape.key_blocks());
         for (head, (key, value)) in rows.enumerate() {
             let index = slot / PANEL * heads + head;
             let keys = &mut self.keys[index * blocks..][..blocks];

@@ -16,9 +16,9 @@ use std::ops::Range;
 pub enum CacheFormat {
     /// 32-bit floats.
     F32,
-    /// 8-bit integers. The key of a position and a head has one scale, and so has the value.
+    /// 8-bit integers in the order of [`Q8Block`](super::Q8Block). The key of a position and a head has one scale, and so has the value.
     Q8,
-    /// The same integers in the order of [`Q8QuadBlock`](super::Q8QuadBlock).
+    /// The same integers in the order of `Q8QuadBlock`.
     #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
     Q8Quads,
 }
@@ -35,12 +35,10 @@ pub enum CacheFormat {
 ///       scales  [PAGE / PANEL][heads] entries of the keys: 16 positions; [heads][PAGE] of the values
 /// ```
 ///
-/// Blocks have the order that this processor multiplies fastest: see [`CacheFormat::integers`].
-///
-/// Dimensions after the last are zeros. A scale belongs to one position, so a position is written without a look at its
-/// neighbours, and stays as it is when they come. The 8-bit keys and values of all heads lie together, panel by panel, and so do the scales of keys:
-/// after a pass over all weights no processor's cache holds them any more, and what is written for a position, and read for it, is a
-/// stream again.
+/// The integers of a block are in one of two orders, as [`CacheFormat`] says. Dimensions after the last hold anything: they meet zeros. A scale
+/// belongs to one position, so a position is written without a look at its neighbours, and stays as it is when they come. The 8-bit keys and
+/// values of all heads lie together, panel by panel, and so do the scales of keys: after a pass over all weights no processor's cache holds
+/// them any more, and what is written for a position, and read for it, is a stream again.
 #[derive(Debug)]
 pub struct Page {
     shape: Shape,
@@ -106,7 +104,7 @@ impl CacheFormat {
         Self::Q8Quads,
     ];
 
-    /// 8-bit integers as this processor multiplies them: as quads if it has the [dot of bytes](super::relaxed_dot).
+    /// 8-bit integers in the order that this processor multiplies: quads where it has the dot of bytes (`relaxed_dot`).
     pub fn integers() -> Self {
         #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
         if relaxed_dot::is_one_instruction() {
@@ -115,18 +113,17 @@ impl CacheFormat {
         Self::Q8
     }
 
-    fn lengths(self, head_dim: usize) -> Lengths {
-        let value_panels = head_dim.div_ceil(PANEL);
+    fn lengths(self, shape: Shape) -> Lengths {
         match self {
             Self::F32 => Lengths {
-                keys: PAGE / PANEL * head_dim,
-                values: value_panels * PAGE,
+                keys: PAGE / PANEL * shape.head_dim,
+                values: shape.value_panels() * PAGE,
                 key_scales: 0,
                 value_scales: 0,
             },
             _ => Lengths {
-                keys: PAGE / PANEL * head_dim.div_ceil(BLOCK),
-                values: value_panels * (PAGE / BLOCK),
+                keys: PAGE / PANEL * shape.key_blocks(),
+                values: shape.value_panels() * (PAGE / BLOCK),
                 key_scales: PAGE / PANEL,
                 value_scales: 1,
             },
@@ -153,7 +150,7 @@ impl Page {
         let shape = Shape { heads, head_dim };
         let kind = match format {
             CacheFormat::F32 => {
-                let Lengths { keys, values, .. } = format.lengths(head_dim);
+                let Lengths { keys, values, .. } = format.lengths(shape);
                 let zeros = |len| filled(heads * len, [0.0; PANEL]);
                 Kind::F32 { keys: zeros(keys)?, values: zeros(values)? }
             }
@@ -166,7 +163,7 @@ impl Page {
 
     /// Bytes that a page of this shape takes.
     pub fn bytes(format: CacheFormat, heads: usize, head_dim: usize) -> u64 {
-        let Lengths { keys, values, key_scales, value_scales } = format.lengths(head_dim);
+        let Lengths { keys, values, key_scales, value_scales } = format.lengths(Shape { heads, head_dim });
         let [elements, scales] =
             [keys + values, key_scales * PANEL + value_scales * PAGE].map(|len| heads as u64 * len as u64);
         elements * format.element_bytes() as u64 + scales * size_of::<f32>() as u64
@@ -205,7 +202,7 @@ impl Page {
         let rows = key.chunks_exact(head_dim).zip(value.chunks_exact(head_dim));
         match &mut self.kind {
             Kind::F32 { keys, values } => {
-                let lengths = CacheFormat::F32.lengths(head_dim);
+                let lengths = CacheFormat::F32.lengths(self.shape);
                 let heads = keys.chunks_exact_mut(lengths.keys).zip(values.chunks_exact_mut(lengths.values));
                 for ((keys, values), (key, value)) in heads.zip(rows) {
                     write_floats(keys, values, slot, key, value);
@@ -226,7 +223,7 @@ impl Page {
         let Kind::F32 { keys, values } = &self.kind else {
             panic!("pages of one cache differ in their format")
         };
-        let lengths = CacheFormat::F32.lengths(self.shape.head_dim);
+        let lengths = CacheFormat::F32.lengths(self.shape);
         (part(keys, head, lengths.keys), part(values, head, lengths.values))
     }
 
