@@ -24,9 +24,9 @@ inEveryEngine("the page responds", (stage) => {
     await page.fill("spinbutton", "Max new tokens", 1000);
     await page.press("Generate");
     await page.until("some text is there", async () => (await page.output()).length > 20);
-    const stoppedAfterMs = await stop(page);
-    assert.ok(stoppedAfterMs < 2000, `stopping took ${stoppedAfterMs} ms`);
-    assert.match(await page.status(), /Stopped after \d+ tokens/);
+    await stop(page);
+    const tokens = Number(/Stopped after (\d+) tokens/.exec(await page.status())?.[1]);
+    assert.ok(tokens > 0 && tokens < 900, `${tokens} tokens`);
     assert.ok((await page.output()).length > 20);
     await page.fill("spinbutton", "Max new tokens", 3);
     assert.ok((await page.generate()).length > 0);
@@ -38,11 +38,23 @@ inEveryEngine("the page responds", (stage) => {
       "arguments[0].value = 'the old king '.repeat(300)",
       await page.element("textbox", "Prompt"),
     );
+    // How many chunks of the prompt are read after Stop: the one that was begun, and one whose message is on its way.
+    await stage.driver.executeScript(
+      `const { dataset } = document.documentElement;
+      addEventListener("click", ({ target }) => {
+        if (target.textContent.trim() === "Stop") dataset.readAfterStop = 0;
+      });
+      new MutationObserver(() => {
+        if ("readAfterStop" in dataset && /Reading/.test(arguments[0].textContent)) dataset.readAfterStop++;
+      }).observe(arguments[0], { childList: true, characterData: true, subtree: true });`,
+      await page.element("status", "Status"),
+    );
     await page.press("Generate");
     await page.statusMatches(/Reading the prompt: \d+ of \d+/);
-    const stoppedAfterMs = await stop(page);
-    assert.ok(stoppedAfterMs < 2000, `stopping took ${stoppedAfterMs} ms`);
+    await stop(page);
     assert.match(await page.status(), /Stopped after 0 tokens/);
+    const chunks = Number(await stage.driver.executeScript("return document.documentElement.dataset.readAfterStop"));
+    assert.ok(chunks <= 2, `${chunks} more chunks were read`);
   });
 
   test("the page never freezes, while a model loads or writes", async () => {
@@ -56,11 +68,14 @@ inEveryEngine("the page responds", (stage) => {
         last = now;
       }, 10);
     `);
+    const started = Date.now();
     await loadSlow(page);
     await page.fill("spinbutton", "Max new tokens", 60);
     assert.ok((await page.generate()).length > 0);
+    // Of a busy machine's time a page gets what there is; one that does the engine's work stands still for most of it.
+    const workedMs = Date.now() - started;
     const pauseMs = Number(await stage.driver.executeScript("return document.documentElement.dataset.longestPauseMs"));
-    assert.ok(pauseMs < 500, `the page stood still for ${pauseMs} ms`);
+    assert.ok(pauseMs < workedMs / 4, `the page stood still for ${pauseMs} of ${workedMs} ms`);
   });
 });
 
@@ -68,11 +83,8 @@ inEveryEngine("the page responds", (stage) => {
  * Presses Stop and waits for the end.
  *
  * @param {Page} page
- * @returns {Promise<number>} milliseconds that it took
  */
 async function stop(page) {
-  const pressed = Date.now();
   await page.press("Stop");
   await page.until("the writing has stopped", () => page.canPress("Generate"));
-  return Date.now() - pressed;
 }
