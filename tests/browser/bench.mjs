@@ -25,8 +25,8 @@ const PRECISIONS = ["f32", "q8", "q4"];
 /** The prompt that is continued, and a longer one that is only read; tokens. */
 const PROMPTS = [64, 256];
 const NEW_TOKENS = 128;
-/** A prompt that nearly fills GPT-2's context, what is written after it, and how many rounds have it: it takes long to read. */
-const LONG = { prompt: 944, newTokens: 64, rounds: 3 };
+/** A prompt that nearly fills GPT-2's context, and what is written after it. */
+const LONG = { prompt: 944, newTokens: 64 };
 const LOADS = 3;
 /** What is measured of the machine before and after each round: a matrix of as many weights as GPT-2 124M has, several times. */
 const LIMITS = { ...WHOLE_MACHINE, rounds: 3 };
@@ -161,18 +161,21 @@ async function load(subject) {
  * @param {number} round
  */
 async function run({ name, model, prefills, decodes, longDecodes }, round) {
+  let turn = round * (PROMPTS.length + 1);
   for (const [i, tokens] of PROMPTS.entries()) {
-    const { firstMs, restMs } = await written(tokens, i === 0 ? NEW_TOKENS : 1, round * PROMPTS.length + i);
+    const { firstMs, restMs } = await written(tokens, i === 0 ? NEW_TOKENS : 1);
     prefills[i]?.push(firstMs);
-    if (i === 0) decodes.push(restMs);
-  }
-  if (round < LONG.rounds && model.context >= LONG.prompt + LONG.newTokens) {
-    longDecodes.push((await written(LONG.prompt, LONG.newTokens, round)).restMs);
+    if (i > 0) continue;
+    decodes.push(restMs);
+    // Next to each other: what they are to each other is told round by round, and the machine is not quiet.
+    if (model.context >= LONG.prompt + LONG.newTokens) {
+      longDecodes.push((await written(LONG.prompt, LONG.newTokens)).restMs);
+    }
   }
 
   /** What came of a prompt of so many tokens. */
-  async function written(/** @type {number} */ tokens, /** @type {number} */ newTokens, /** @type {number} */ turn) {
-    const prompt = await call(driver, "bench", "prompt", name, tokens, turn);
+  async function written(/** @type {number} */ tokens, /** @type {number} */ newTokens) {
+    const prompt = await call(driver, "bench", "prompt", name, tokens, turn++);
     const run = await call(driver, "bench", "run", name, prompt, newTokens);
     if (run.promptTokens !== tokens || run.tokens.length !== newTokens) {
       throw new Error(`${name}: read ${run.promptTokens} of ${tokens} tokens, wrote ${run.tokens.length} of ${newTokens}`);

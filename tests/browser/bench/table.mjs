@@ -90,7 +90,8 @@ export function show(build, tables) {
 }
 
 /**
- * "X % of Y GB/s" is the median of the rounds' shares beside the median of their limits.
+ * "X % of Y GB/s" is the median of the rounds' shares beside the median of their limits; the share of what is late in the context is the median of the
+ * rounds' too.
  *
  * @param {Measured} model
  * @param {Line[]} kernels
@@ -114,7 +115,7 @@ function row({ precision, kernel, parameters, load, memory, prefill, decode, lon
     paces[1] ?? "",
     decode ? `${decode.tokensPerSecond.toFixed(1)} tokens/s` : "",
     decode ? `${shareOf(decode, gigabytes, reading)} of ${median(reading).toFixed(1)} GB/s` : "",
-    longDecode && decode ? `${longDecode.tokensPerSecond.toFixed(1)} tokens/s, ${percent(longDecode.tokensPerSecond, decode.tokensPerSecond)}` : "",
+    longDecode && decode ? `${longDecode.tokensPerSecond.toFixed(1)} tokens/s, ${shareOf(longDecode, 1, paceOfRounds(decode))}` : "",
   ];
 }
 
@@ -129,6 +130,9 @@ function shareOf({ tokens, ms }, work, limits) {
   const limit = (/** @type {number} */ round) => (limits.length === 1 ? limits[0] : limits[round]) ?? NaN;
   return percent(median(ms.map((ms, round) => (1000 * tokens * work) / ms / limit(round))), 1);
 }
+
+/** @param {Pace} pace */
+const paceOfRounds = ({ tokens, ms }) => ms.map((ms) => (1000 * tokens) / ms);
 
 /**
  * Billions of multiply-adds in the matrix products of one token of a prompt; only its last token is multiplied with the
