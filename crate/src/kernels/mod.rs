@@ -25,8 +25,8 @@
 //!
 //! Of 8 and 4 bits a block is 32 columns with a scale for each row: [`Q8Block`], [`Q4Block`]; and `Q8QuadBlock`, the values of the first
 //! in the order that some processors multiply, which is decided before weights are packed ([`calibrate::Q8Kernel`]). The last panel is padded with rows of
-//! zeros. The KV cache is made of such panels too ([`Page`]), of `f32` or of 8-bit integers in either order: keys are panels of positions, values panels
-//! of head dimensions, so that attention runs on the same two loops as a linear layer.
+//! zeros. The KV cache is made of such panels too ([`Page`]), of `f32` or of 8-bit integers in either order: keys are panels of
+//! positions, values panels of head dimensions, so that attention runs on the same two loops as a linear layer.
 //!
 //! # The two regimes
 //!

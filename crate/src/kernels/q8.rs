@@ -18,7 +18,8 @@
 //! 33,026 at most: so a dot stays below 2²², as a [base](super::quantise::BASE) needs it, and 256 dots below 2³¹. Beside the error of the
 //! weights, theirs is nothing. 544 bytes for 512 weights.
 //!
-//! The integers alone, whose scales lie elsewhere, are what the KV cache is made of: see [`Page`](super::Page).
+//! The integers alone, whose scales lie elsewhere, are what the KV cache is made of where the processor has no dot of bytes: see
+//! [`Page`](super::Page).
 
 use std::ops::Range;
 

@@ -5,8 +5,9 @@
 //! ```
 //!
 //! So 16 neighbouring bytes are four columns of four rows, and every lane's four meet their four inputs in one
-//! [dot](super::relaxed_dot). The zero point is the processor's, and packed weights stay on it. 544 bytes for 512 weights, as there. The KV cache is made
-//! of such integers too where the processor has the dot.
+//! [dot](super::relaxed_dot). The zero point is the processor's, and packed weights stay on it. 544 bytes for 512 weights, as there.
+//!
+//! The integers alone are what the KV cache is made of where the processor has that dot: see [`Page`](super::Page).
 
 use std::ops::Range;
 
@@ -34,7 +35,7 @@ pub struct Q8QuadBlock {
 const _: () = assert!(size_of::<Q8QuadBlock>() == size_of::<Q8Block>());
 
 impl Quads {
-    /// Zeros if the zero point is 0; with another, what only zeros may meet.
+    /// Zeros if the zero point is 0; with another, what zeros meet, or whose dots nobody reads.
     pub(super) const ZERO: Self = Self([[[0; 16]; PANEL / 4]; BLOCK / 4]);
 
     #[inline(always)]

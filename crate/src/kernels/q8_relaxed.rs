@@ -34,6 +34,7 @@ use super::wide_tiles::{Lanes, WIDE, WideDots, WideTiles, spread_pair, vectors};
 /// The result of a dot is there after five cycles, and two begin in each, so ten sums keep them busy. Wide tiles have twelve, and so have half
 /// tiles of six rows, which take what those leave over; with four rows there are eight.
 pub(super) static KERNEL: Quantised<InVectors<ByteQuads, WideTiles>, 6, WIDE> = products(ByteQuads);
+
 /// The loops alone, for a cache of such integers.
 pub(super) const DOTS: InVectors<ByteQuads> = InVectors::new(ByteQuads);
 

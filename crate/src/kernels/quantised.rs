@@ -53,8 +53,8 @@ pub(super) trait Dots<B>: Copy + Sync + 'static {
     /// Of row `r`, `integers[r]` have the base `bases[r]`.
     fn input<const M: usize>(self, bases: [f32; M], integers: &[[i32; BLOCK]; M]) -> Self::Input<M>;
 
-    /// `sums[p] += panels[p] x[p % x.len()]`, for one row of inputs, or several that meet as many neighbouring panels in turns. They may end before
-    /// the panels do, whose further blocks are left alone.
+    /// `sums[p] += panels[p] x[p % x.len()]`, for one row of inputs, or several that meet as many neighbouring panels in turns; panels are a
+    /// multiple of them. A row of inputs may be shorter than a panel, whose further blocks are left alone.
     fn rows(self, panels: &[B], x: &[&[Self::Input<1>]], sums: &mut [Entry]);
 
     /// A panel for many tiles, in `scratch` if it has to be made.

@@ -27,13 +27,13 @@ pub(in crate::kernels) trait WithIntegers: Lanes {
 }
 
 /// Panels of a page of keys or of values, whichever are more.
-fn panels(shape: &AttentionShape) -> usize {
+fn panels_of_page(shape: &AttentionShape) -> usize {
     shape.value_panels().max(PAGE / PANEL)
 }
 
 pub(super) fn scratch_len(shape: &AttentionShape) -> usize {
     let len = |m: usize, heads: usize| {
-        m * (shape.head_dim + heads * (shape.scores_stride() + panels(shape) * PANEL + 1))
+        m * (shape.head_dim + heads * (shape.scores_stride() + panels_of_page(shape) * PANEL + 1))
     };
     len(TILE, 1).max(len(1, shape.heads))
 }
@@ -86,7 +86,7 @@ fn attend<B: PageBlock, L: Lanes, D: Dots<B>, const M: usize>(
     let stride = shape.scores_stride();
     let (scaled, rest) = scratch.split_at_mut(M * shape.head_dim);
     let (scores, rest) = rest.split_at_mut(group * M * stride);
-    let (sums, factors) = rest.split_at_mut(group * M * panels(shape) * PANEL);
+    let (sums, factors) = rest.split_at_mut(group * M * panels_of_page(shape) * PANEL);
     let (sums, factors) = (sums.as_chunks_mut().0.as_chunks_mut().0, factors.as_chunks_mut().0);
     let key_blocks = shape.head_dim.div_ceil(BLOCK);
     let mut x = Vec::with_capacity(group * key_blocks.max(stride / BLOCK));
@@ -165,8 +165,8 @@ impl Part<'_> {
                 sums.fill([[0.0; PANEL]; M]);
                 products(keys, &x, sums);
                 for (sums, scales) in sums.chunks_exact(heads).zip(scales.chunks_exact(heads)) {
-                    let heads = sums.iter().zip(scales).zip(scores.chunks_exact_mut(M * stride));
-                    for ((sums, scales), scores) in heads {
+                    let of_heads = sums.iter().zip(scales).zip(scores.chunks_exact_mut(M * stride));
+                    for ((sums, scales), scores) in of_heads {
                         for (scores, sums) in scores.chunks_exact_mut(stride).zip(sums) {
                             let scores = &mut scores.as_chunks_mut::<PANEL>().0[panel];
                             *scores = std::array::from_fn(|i| sums[i] * scales[i]);
@@ -234,8 +234,7 @@ impl Part<'_> {
             for ((head, sums), factors) in self.heads.clone().zip(sums).zip(factors) {
                 for ((query, sums), factor) in self.queries.clone().zip(sums).zip(factors) {
                     let out = &mut out[query * self.shape.hidden() + head * head_dim..][..head_dim];
-                    let out = out.chunks_mut(PANEL).nth(panel).expect("a panel of the head");
-                    out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum * factor);
+                    out[panel * PANEL..].iter_mut().zip(sums).for_each(|(out, sum)| *out = sum * factor);
                 }
             }
         }

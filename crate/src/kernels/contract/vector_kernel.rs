@@ -122,6 +122,7 @@ struct Cache {
     q: Vec<f32>,
     keys: Vec<f32>,
     values: Vec<f32>,
+    poisoned: bool,
 }
 
 impl Cache {
@@ -150,11 +151,12 @@ impl Cache {
             q: random.vec(queries * query_stride).iter().map(|q| 3.0 * q).collect(),
             keys: held(random.vec((past + queries) * hidden)),
             values: held(random.vec((past + queries) * hidden)),
+            poisoned: true,
             format,
         }
     }
 
-    /// Pages of the first `positions`, for some of the heads; everything else in them is NaN, and all had been.
+    /// Pages of the first `positions`, for some of the heads; if they are poisoned, everything else in them is NaN, and all had been.
     fn pages(&self, positions: usize, heads: std::ops::Range<usize>) -> Vec<Page> {
         let AttentionShape { heads: all, head_dim, .. } = self.shape;
         let nan = vec![f32::NAN; heads.len() * head_dim];
@@ -164,7 +166,9 @@ impl Cache {
         let mut pages = Vec::new();
         for start in (0..positions.max(1)).step_by(PAGE) {
             let mut page = Page::new(self.format, heads.len(), head_dim).expect("fits");
-            (0..PAGE).for_each(|slot| page.write(slot, &nan, &nan));
+            if self.poisoned {
+                (0..PAGE).for_each(|slot| page.write(slot, &nan, &nan));
+            }
             for (slot, position) in (start..positions).take(PAGE).enumerate() {
                 page.write(slot, &row(&self.keys, position), &row(&self.values, position));
             }
@@ -277,16 +281,22 @@ pub(in crate::kernels) fn attention_over_integers_gives_the_bits_of_portable(
     kernel: &dyn VectorKernel,
 ) {
     // Of steep queries, most weights are zero or close to it.
-    for (queries, steepness) in [(1, 1.0), (TILE + 1, 1.0), (1, 300.0), (TILE + 1, 300.0)] {
-        let mut cache = Cache::new(CacheFormat::Q8, &mut Random::new(16), 2, 20, 170, queries);
+    let shapes = [(2, 20, 170), (3, 80, 64), (3, 80, 80), (1, 33, 5)];
+    let cases = [(1, 1.0), (TILE + 1, 1.0), (1, 300.0), (TILE + 1, 300.0)];
+    for ((heads, head_dim, past), (queries, steepness)) in
+        shapes.into_iter().flat_map(|shape| cases.map(|case| (shape, case)))
+    {
+        let mut cache = Cache::new(CacheFormat::Q8, &mut Random::new(16), heads, head_dim, past, queries);
         cache.shape.scale *= steepness;
         let expected = cache.run(&portable::VECTOR);
         for &format in CacheFormat::ALL.iter().filter(|format| **format != CacheFormat::F32) {
-            cache.format = format;
-            let found = cache.run(kernel);
-            let what = format!("{name}, {format:?}: {queries} queries, {steepness} times as steep");
-            assert!(found.iter().all(|x| x.is_finite()), "{what}: {found:?}");
-            assert_eq!(bits(&found), bits(&expected), "{what}");
+            for poisoned in [true, false] {
+                (cache.format, cache.poisoned) = (format, poisoned);
+                let found = cache.run(kernel);
+                let what = format!("{name}, {format:?}, poisoned: {poisoned}: {:?}", cache.shape);
+                assert!(found.iter().all(|x| x.is_finite()), "{what}: {found:?}");
+                assert_eq!(bits(&found), bits(&expected), "{what}");
+            }
         }
     }
 }

@@ -35,10 +35,11 @@ pub enum CacheFormat {
 ///       scales  [PAGE / PANEL][heads] entries of the keys: 16 positions; [heads][PAGE] of the values
 /// ```
 ///
-/// The integers of a block are in one of two orders, as [`CacheFormat`] says. Dimensions after the last hold anything: they meet zeros. A scale
-/// belongs to one position, so a position is written without a look at its neighbours, and stays as it is when they come. The 8-bit keys and
-/// values of all heads lie together, panel by panel, and so do the scales of keys: after a pass over all weights no processor's cache holds
-/// them any more, and what is written for a position, and read for it, is a stream again.
+/// The integers of a block are in one of two orders, as [`CacheFormat`] says. What is after the last dimension, or not written yet, holds
+/// anything: it meets zeros, or its sums are left out. A scale belongs to one position, so a position is written without a look at its
+/// neighbours, and stays as it is when they come. The 8-bit keys and values of all heads lie together, panel by panel, and so do the scales
+/// of keys: after a pass over all weights no processor's cache holds them any more, and what is written for a position, and read for it, is
+/// a stream again.
 #[derive(Debug)]
 pub struct Page {
     shape: Shape,
